@@ -1,0 +1,3 @@
+//! The blackletter command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Sources and parsers to documents, quality, licence gate, deduplication, Parquet

@@ -1,0 +1,1 @@
+//! Inference on a CPU: memory-mapped weights, paged KV cache, sampling, pipeline

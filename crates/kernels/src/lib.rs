@@ -1,0 +1,1 @@
+//! CPU arithmetic for transformer models: SIMD with run-time dispatch, scalar twins

@@ -1,0 +1,1 @@
+//! Mixtral configuration and Hugging Face weights, in and out

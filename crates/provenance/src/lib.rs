@@ -1,0 +1,1 @@
+//! Licences, source records, content hashes, bills of materials, audit
