@@ -1,0 +1,432 @@
+//! Products for generated tokens: every weight is read once from memory, for one or a few rows of inputs.
+//!
+//! The unit of work is a group of 16 output rows. The sum of one output is made by one accumulator vector that
+//! walks along the row, so it does not depend on how many rows or inputs go side by side.
+
+use crate::{
+    Isa, Routing,
+    buffer::Buffer,
+    elementwise::silu_mul,
+    matrix::{Format, Matrix},
+    pool::{Pool, SharedMut},
+    quant::{BLOCK, GROUP, Quantised, dot_group},
+    simd::{Simd, dispatch},
+};
+
+/// Inputs of a product, at most this many side by side: more share the weights through the cache.
+const WIDE: usize = 4;
+
+type Outputs = [[f32; GROUP]; WIDE];
+
+/// Rows of inputs `[rows, cols]`, in the forms that the weights at hand need.
+pub struct GemvInput {
+    cols: usize,
+    rows: usize,
+    floats: Buffer,
+    quantised: Option<Quantised>,
+}
+
+impl GemvInput {
+    /// Room for `rows` rows; `quantise` keeps an 8-bit copy for quantised weights.
+    pub fn new(rows: usize, cols: usize, quantise: bool) -> Self {
+        let mut input =
+            Self { cols, rows: 0, floats: Buffer::default(), quantised: quantise.then(Quantised::default) };
+        input.resize(rows);
+        input
+    }
+
+    /// Makes room for `rows` rows, whose contents are undefined until set.
+    pub fn resize(&mut self, rows: usize) {
+        self.rows = rows;
+        self.floats.reserve(rows * self.cols);
+        if let Some(quantised) = &mut self.quantised {
+            quantised.resize(rows, self.cols);
+        }
+    }
+
+    /// Row `row` as floats, to be written; follow with [`Self::finish`].
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        &mut self.floats[row * self.cols..(row + 1) * self.cols]
+    }
+
+    /// All rows as floats, to be written; follow with [`Self::finish`].
+    pub fn rows_mut(&mut self) -> &mut [f32] {
+        &mut self.floats[..self.rows * self.cols]
+    }
+
+    /// Makes the other forms of the rows that were written.
+    pub fn finish(&mut self, isa: Isa) {
+        if let Some(quantised) = &mut self.quantised {
+            for row in 0..self.rows {
+                quantised.set(isa, row, &self.floats[row * self.cols..(row + 1) * self.cols]);
+            }
+        }
+    }
+}
+
+/// Dot products of row group `group` of `w` with input rows `rows` (at most [`WIDE`]).
+fn dot_rows(isa: Isa, w: &Matrix<'_>, group: usize, input: &GemvInput, rows: &[usize], out: &mut Outputs) {
+    debug_assert!(rows.len() <= WIDE && w.cols() == input.cols);
+    // SAFETY: `isa` is available on this CPU; `Matrix` holds as many bytes as its shape calls for, `group` is one
+    // of its groups, `input` has the rows named (indexing `floats` below checks the same bound), and quantised
+    // inputs are there when the format asks for them (checked).
+    unsafe {
+        match w.format() {
+            Format::F32 | Format::F16 | Format::Bf16 => {
+                let first = group * GROUP;
+                let count = (w.rows() - first).min(GROUP);
+                let data = w.data().add(first * w.cols() * w.element_bytes());
+                let mut inputs = [input.floats.as_ptr(); WIDE];
+                for (pointer, &row) in inputs.iter_mut().zip(rows) {
+                    *pointer = input.floats[row * input.cols..(row + 1) * input.cols].as_ptr();
+                }
+                match w.format() {
+                    Format::F32 => float_group::<0>(isa, data, count, w.cols(), &inputs, rows.len(), out),
+                    Format::F16 => float_group::<1>(isa, data, count, w.cols(), &inputs, rows.len(), out),
+                    _ => float_group::<2>(isa, data, count, w.cols(), &inputs, rows.len(), out),
+                }
+            }
+            Format::Q8 | Format::Q4 => {
+                let Some(x) = &input.quantised else { unreachable!("quantised weights need quantised inputs") };
+                let blocks = x.blocks;
+                let block_bytes = if w.format() == Format::Q8 { GROUP * BLOCK } else { GROUP * BLOCK / 2 };
+                let data = w.data().add(group * blocks * block_bytes);
+                let scales = w.scales().add(group * blocks * GROUP * 2);
+                let mut at = [0; WIDE];
+                for (at, &row) in at.iter_mut().zip(rows) {
+                    assert!(row < input.rows);
+                    *at = row * blocks;
+                }
+                if w.format() == Format::Q8 {
+                    quantised_group::<true>(isa, blocks, data, scales, x, &at, rows.len(), out);
+                } else {
+                    quantised_group::<false>(isa, blocks, data, scales, x, &at, rows.len(), out);
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    unsafe fn quantised_group[const EIGHT: bool](
+        blocks: usize, data: *const u8, scales: *const u8, x: &Quantised, at: &[usize; WIDE], rows: usize, out: &mut Outputs
+    ) = quantised_group_kernel;
+}
+
+#[inline(always)]
+unsafe fn quantised_group_kernel<S: Simd, const EIGHT: bool>(
+    blocks: usize,
+    data: *const u8,
+    scales: *const u8,
+    x: &Quantised,
+    at: &[usize; WIDE],
+    rows: usize,
+    out: &mut Outputs,
+) {
+    #[inline(always)]
+    unsafe fn wide<S: Simd, const EIGHT: bool, const T: usize>(
+        blocks: usize,
+        data: *const u8,
+        scales: *const u8,
+        x: &Quantised,
+        at: &[usize; WIDE],
+        out: &mut Outputs,
+    ) {
+        let mut local = [[0.0; GROUP]; T];
+        let (mut values, mut sums) = ([x.values.as_ptr(); T], [x.sums.as_ptr(); T]);
+        let mut x_scales = [x.scales.as_ptr(); T];
+        for t in 0..T {
+            values[t] = values[t].add(at[t] * BLOCK);
+            sums[t] = sums[t].add(at[t]);
+            x_scales[t] = x_scales[t].add(at[t]);
+        }
+        dot_group::<S, T, EIGHT>(blocks, data, scales, values, sums, x_scales, &mut local);
+        out[..T].copy_from_slice(&local);
+    }
+    match rows {
+        1 => wide::<S, EIGHT, 1>(blocks, data, scales, x, at, out),
+        2 => wide::<S, EIGHT, 2>(blocks, data, scales, x, at, out),
+        3 => wide::<S, EIGHT, 3>(blocks, data, scales, x, at, out),
+        _ => wide::<S, EIGHT, 4>(blocks, data, scales, x, at, out),
+    }
+}
+
+dispatch! {
+    unsafe fn float_group[const FORMAT: u8](
+        data: *const u8, count: usize, cols: usize, inputs: &[*const f32; WIDE], rows: usize, out: &mut Outputs
+    ) = float_group_kernel;
+}
+
+#[inline(always)]
+unsafe fn float_group_kernel<S: Simd, const FORMAT: u8>(
+    data: *const u8,
+    count: usize,
+    cols: usize,
+    inputs: &[*const f32; WIDE],
+    rows: usize,
+    out: &mut Outputs,
+) {
+    match rows {
+        1 => float_rows::<S, FORMAT, 8, 1>(data, count, cols, inputs, out),
+        2 => float_rows::<S, FORMAT, 4, 2>(data, count, cols, inputs, out),
+        3 => float_rows::<S, FORMAT, 4, 3>(data, count, cols, inputs, out),
+        _ => float_rows::<S, FORMAT, 2, 4>(data, count, cols, inputs, out),
+    }
+}
+
+#[inline(always)]
+unsafe fn load_format<S: Simd, const FORMAT: u8>(p: *const u8) -> S::F {
+    match FORMAT {
+        0 => S::load(p.cast()),
+        1 => S::load_f16(p),
+        _ => S::load_bf16(p),
+    }
+}
+
+/// `R` rows at a time with `T` inputs, then row by row what is left of `count`.
+#[inline(always)]
+unsafe fn float_rows<S: Simd, const FORMAT: u8, const R: usize, const T: usize>(
+    data: *const u8,
+    count: usize,
+    cols: usize,
+    inputs: &[*const f32; WIDE],
+    out: &mut Outputs,
+) {
+    let size = if FORMAT == 0 { 4 } else { 2 };
+    let mut row = 0;
+    while row + R <= count {
+        let mut sums = [[0.0; T]; R];
+        float_dots::<S, FORMAT, R, T>(data.add(row * cols * size), cols, inputs, &mut sums);
+        for r in 0..R {
+            for t in 0..T {
+                out[t][row + r] = sums[r][t];
+            }
+        }
+        row += R;
+    }
+    while row < count {
+        let mut sums = [[0.0; T]; 1];
+        float_dots::<S, FORMAT, 1, T>(data.add(row * cols * size), cols, inputs, &mut sums);
+        for t in 0..T {
+            out[t][row] = sums[0][t];
+        }
+        row += 1;
+    }
+}
+
+#[inline(always)]
+unsafe fn float_dots<S: Simd, const FORMAT: u8, const R: usize, const T: usize>(
+    data: *const u8,
+    cols: usize,
+    inputs: &[*const f32; WIDE],
+    sums: &mut [[f32; T]; R],
+) {
+    let size = if FORMAT == 0 { 4 } else { 2 };
+    let mut acc = [[S::splat(0.0); T]; R];
+    let mut k = 0;
+    while k + S::LANES <= cols {
+        let mut x = [S::splat(0.0); T];
+        for t in 0..T {
+            x[t] = S::load(inputs[t].add(k));
+        }
+        for r in 0..R {
+            let w = load_format::<S, FORMAT>(data.add((r * cols + k) * size));
+            for t in 0..T {
+                acc[r][t] = S::fma(w, x[t], acc[r][t]);
+            }
+        }
+        k += S::LANES;
+    }
+    if k < cols {
+        let left = cols - k;
+        for r in 0..R {
+            // The last few weights, with zeros behind them.
+            let mut tail = [0u8; 64];
+            std::ptr::copy_nonoverlapping(data.add((r * cols + k) * size), tail.as_mut_ptr(), left * size);
+            let w = load_format::<S, FORMAT>(tail.as_ptr());
+            for t in 0..T {
+                acc[r][t] = S::fma(w, S::load_partial(inputs[t].add(k), left), acc[r][t]);
+            }
+        }
+    }
+    for r in 0..R {
+        for t in 0..T {
+            sums[r][t] = S::sum(acc[r][t]);
+        }
+    }
+}
+
+/// How many groups a thread takes at the least, so that taking costs nothing beside working: about 32 KiB of weights.
+fn grain(w: &Matrix<'_>) -> usize {
+    let group_bytes = (w.bytes() / w.rows().div_ceil(GROUP).max(1)).max(1);
+    (32 * 1024 / group_bytes).max(1)
+}
+
+/// `outputs[i] = matrices[i] · x` for every row `x` of `input`, in one parallel section.
+///
+/// `outputs[i]` is `[input rows, matrices[i].rows()]`.
+///
+/// # Panics
+/// When shapes do not fit.
+pub fn gemv(pool: &Pool, isa: Isa, matrices: &[Matrix<'_>], input: &GemvInput, outputs: &mut [&mut [f32]]) {
+    assert_eq!(matrices.len(), outputs.len());
+    for (w, out) in matrices.iter().zip(outputs.iter()) {
+        assert!(w.cols() == input.cols && out.len() == input.rows * w.rows());
+    }
+    let Some(first) = matrices.first() else { return };
+    let mut targets = [None; 4];
+    for (target, out) in targets.iter_mut().zip(outputs.iter_mut()) {
+        *target = Some(SharedMut::new(out));
+    }
+    assert!(matrices.len() <= targets.len());
+    let groups: usize = matrices.iter().map(|w| w.rows().div_ceil(GROUP)).sum();
+    pool.for_ranges(groups, grain(first), |_, range| {
+        for item in range {
+            let mut group = item;
+            for (w, target) in matrices.iter().zip(targets) {
+                let here = w.rows().div_ceil(GROUP);
+                if group >= here {
+                    group -= here;
+                    continue;
+                }
+                let Some(target) = target else { return };
+                each_batch(isa, w, group, input, 0..input.rows, |row, values| {
+                    // SAFETY: each (row, group) is written by the one thread that took the group.
+                    let out = unsafe { target.slice(row * w.rows() + group * GROUP, values.len()) };
+                    out.copy_from_slice(values);
+                });
+                break;
+            }
+        }
+    });
+}
+
+/// Calls `then(row, values)` with the group's outputs for each of the input rows.
+fn each_batch(
+    isa: Isa,
+    w: &Matrix<'_>,
+    group: usize,
+    input: &GemvInput,
+    rows: impl Iterator<Item = usize>,
+    mut then: impl FnMut(usize, &[f32]),
+) {
+    let count = (w.rows() - group * GROUP).min(GROUP);
+    let mut rows = rows.peekable();
+    let mut out: Outputs = [[0.0; GROUP]; WIDE];
+    while rows.peek().is_some() {
+        let (mut batch, mut n) = ([0; WIDE], 0);
+        for (slot, row) in batch.iter_mut().zip(rows.by_ref().take(WIDE)) {
+            *slot = row;
+            n += 1;
+        }
+        dot_rows(isa, w, group, input, &batch[..n], &mut out);
+        for (&row, values) in batch[..n].iter().zip(&out) {
+            then(row, &values[..count]);
+        }
+    }
+}
+
+/// The first half of the chosen experts: `h[a] = silu(W1 x) · (W3 x)` for every assignment `a` of `routing`.
+///
+/// `experts[e]` is `(W1, W3)`, each `[intermediate, hidden]`; `input` holds the tokens; `h` is
+/// `[assignments, intermediate]` in the order of [`Routing::rows`].
+///
+/// # Panics
+/// When shapes do not fit.
+pub fn gemv_swiglu<'a>(
+    pool: &Pool,
+    isa: Isa,
+    experts: impl Fn(usize) -> (Matrix<'a>, Matrix<'a>) + Sync,
+    routing: &Routing,
+    input: &GemvInput,
+    h: &mut [f32],
+) {
+    if routing.experts() == 0 {
+        return;
+    }
+    let width = experts(0).0.rows();
+    assert_eq!(h.len(), routing.rows().len() * width);
+    let groups = width.div_ceil(GROUP);
+    let grain = grain(&experts(0).0).div_ceil(2);
+    let target = SharedMut::new(h);
+    let active = (0..routing.experts()).filter(|&e| !routing.rows_of(e).is_empty()).count();
+    pool.for_ranges(active * groups, grain, |_, range| {
+        for item in range {
+            let Some(e) = nth_active(routing, item / groups) else { return };
+            let (group, first) = (item % groups, routing.range_of(e).start);
+            let (w1, w3) = experts(e);
+            assert!(w1.rows() == width && w3.rows() == width && w1.cols() == input.cols && w3.cols() == input.cols);
+            let count = (width - group * GROUP).min(GROUP);
+            let rows = routing.rows_of(e);
+            let (mut gate, mut up): (Outputs, Outputs) = ([[0.0; GROUP]; WIDE], [[0.0; GROUP]; WIDE]);
+            for (b, batch) in rows.chunks(WIDE).enumerate() {
+                let mut tokens = [0; WIDE];
+                for (slot, row) in tokens.iter_mut().zip(batch) {
+                    *slot = row.0;
+                }
+                let tokens = &tokens[..batch.len()];
+                dot_rows(isa, &w1, group, input, tokens, &mut gate);
+                dot_rows(isa, &w3, group, input, tokens, &mut up);
+                for i in 0..batch.len() {
+                    let a = first + b * WIDE + i;
+                    // SAFETY: each (assignment, group) is written by the one thread that took the group.
+                    let out = unsafe { target.slice(a * width + group * GROUP, count) };
+                    silu_mul(isa, &gate[i][..count], &up[i][..count], out);
+                }
+            }
+        }
+    });
+}
+
+fn nth_active(routing: &Routing, n: usize) -> Option<usize> {
+    (0..routing.experts()).filter(|&e| !routing.rows_of(e).is_empty()).nth(n)
+}
+
+/// The second half of the chosen experts: `y[token] += weight · W2 h[a]`, experts in ascending order.
+///
+/// `experts(e)` is `W2` `[hidden, intermediate]`; `input` holds the assignments of `routing`; `y` is `[tokens, hidden]`.
+///
+/// # Panics
+/// When shapes do not fit.
+pub fn gemv_weighted_sum<'a>(
+    pool: &Pool,
+    isa: Isa,
+    experts: impl Fn(usize) -> Matrix<'a> + Sync,
+    routing: &Routing,
+    input: &GemvInput,
+    y: &mut [f32],
+) {
+    if routing.experts() == 0 {
+        return;
+    }
+    let first = experts(0);
+    let hidden = first.rows();
+    assert!(y.len().is_multiple_of(hidden) && input.rows == routing.rows().len());
+    let tokens = y.len() / hidden;
+    let target = SharedMut::new(y);
+    pool.for_ranges(hidden.div_ceil(GROUP), grain(&first).div_ceil(2), |_, range| {
+        for group in range {
+            let count = (hidden - group * GROUP).min(GROUP);
+            for e in 0..routing.experts() {
+                let assignments = routing.range_of(e);
+                if assignments.is_empty() {
+                    continue;
+                }
+                let w = experts(e);
+                assert!(w.rows() == hidden && w.cols() == input.cols);
+                each_batch(isa, &w, group, input, assignments, |a, values| {
+                    let (token, weight) = routing.rows()[a];
+                    assert!(token < tokens);
+                    // SAFETY: each group of outputs is written by the one thread that took the group.
+                    let out = unsafe { target.slice(token * hidden + group * GROUP, count) };
+                    for (out, value) in out.iter_mut().zip(values) {
+                        *out += weight * value;
+                    }
+                });
+            }
+        }
+    });
+}
