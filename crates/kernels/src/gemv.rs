@@ -16,6 +16,12 @@ use crate::{
 /// Inputs of a product, at most this many side by side: more share the weights through the cache.
 const WIDE: usize = 4;
 
+/// Accumulators of one sum.
+const CHAINS: usize = 4;
+
+/// How far ahead of the weights in use to ask for more, in bytes: prefetchers stop at the end of a 4 KiB page.
+const AHEAD: usize = 4096;
+
 type Outputs = [[f32; GROUP]; WIDE];
 
 /// Rows of inputs `[rows, cols]`, in the forms that the weights at hand need.
@@ -170,10 +176,10 @@ unsafe fn float_group_kernel<S: Simd, const FORMAT: u8>(
     out: &mut Outputs,
 ) {
     match rows {
-        1 => float_rows::<S, FORMAT, 8, 1>(data, count, cols, inputs, out),
-        2 => float_rows::<S, FORMAT, 4, 2>(data, count, cols, inputs, out),
-        3 => float_rows::<S, FORMAT, 4, 3>(data, count, cols, inputs, out),
-        _ => float_rows::<S, FORMAT, 2, 4>(data, count, cols, inputs, out),
+        1 => float_rows::<S, FORMAT, 1>(data, count, cols, inputs, out),
+        2 => float_rows::<S, FORMAT, 2>(data, count, cols, inputs, out),
+        3 => float_rows::<S, FORMAT, 3>(data, count, cols, inputs, out),
+        _ => float_rows::<S, FORMAT, 4>(data, count, cols, inputs, out),
     }
 }
 
@@ -186,9 +192,9 @@ unsafe fn load_format<S: Simd, const FORMAT: u8>(p: *const u8) -> S::F {
     }
 }
 
-/// `R` rows at a time with `T` inputs, then row by row what is left of `count`.
+/// Row after row, so that memory is read as one stream: what prefetchers do best.
 #[inline(always)]
-unsafe fn float_rows<S: Simd, const FORMAT: u8, const R: usize, const T: usize>(
+unsafe fn float_rows<S: Simd, const FORMAT: u8, const T: usize>(
     data: *const u8,
     count: usize,
     cols: usize,
@@ -196,65 +202,42 @@ unsafe fn float_rows<S: Simd, const FORMAT: u8, const R: usize, const T: usize>(
     out: &mut Outputs,
 ) {
     let size = if FORMAT == 0 { 4 } else { 2 };
-    let mut row = 0;
-    while row + R <= count {
-        let mut sums = [[0.0; T]; R];
-        float_dots::<S, FORMAT, R, T>(data.add(row * cols * size), cols, inputs, &mut sums);
-        for r in 0..R {
-            for t in 0..T {
-                out[t][row + r] = sums[r][t];
+    for row in 0..count {
+        let data = data.add(row * cols * size);
+        // Four chains of additions hide the latency of one; which chain an input belongs to is fixed by its place.
+        let mut acc = [[S::splat(0.0); CHAINS]; T];
+        let mut k = 0;
+        while k + CHAINS * S::LANES <= cols {
+            for c in 0..CHAINS {
+                let at = k + c * S::LANES;
+                S::prefetch(data.wrapping_add(at * size + AHEAD));
+                let w = load_format::<S, FORMAT>(data.add(at * size));
+                for t in 0..T {
+                    acc[t][c] = S::fma(w, S::load(inputs[t].add(at)), acc[t][c]);
+                }
             }
+            k += CHAINS * S::LANES;
         }
-        row += R;
-    }
-    while row < count {
-        let mut sums = [[0.0; T]; 1];
-        float_dots::<S, FORMAT, 1, T>(data.add(row * cols * size), cols, inputs, &mut sums);
-        for t in 0..T {
-            out[t][row] = sums[0][t];
-        }
-        row += 1;
-    }
-}
-
-#[inline(always)]
-unsafe fn float_dots<S: Simd, const FORMAT: u8, const R: usize, const T: usize>(
-    data: *const u8,
-    cols: usize,
-    inputs: &[*const f32; WIDE],
-    sums: &mut [[f32; T]; R],
-) {
-    let size = if FORMAT == 0 { 4 } else { 2 };
-    let mut acc = [[S::splat(0.0); T]; R];
-    let mut k = 0;
-    while k + S::LANES <= cols {
-        let mut x = [S::splat(0.0); T];
-        for t in 0..T {
-            x[t] = S::load(inputs[t].add(k));
-        }
-        for r in 0..R {
-            let w = load_format::<S, FORMAT>(data.add((r * cols + k) * size));
+        while k + S::LANES <= cols {
+            let w = load_format::<S, FORMAT>(data.add(k * size));
             for t in 0..T {
-                acc[r][t] = S::fma(w, x[t], acc[r][t]);
+                acc[t][0] = S::fma(w, S::load(inputs[t].add(k)), acc[t][0]);
             }
+            k += S::LANES;
         }
-        k += S::LANES;
-    }
-    if k < cols {
-        let left = cols - k;
-        for r in 0..R {
+        if k < cols {
+            let left = cols - k;
             // The last few weights, with zeros behind them.
             let mut tail = [0u8; 64];
-            std::ptr::copy_nonoverlapping(data.add((r * cols + k) * size), tail.as_mut_ptr(), left * size);
+            std::ptr::copy_nonoverlapping(data.add(k * size), tail.as_mut_ptr(), left * size);
             let w = load_format::<S, FORMAT>(tail.as_ptr());
             for t in 0..T {
-                acc[r][t] = S::fma(w, S::load_partial(inputs[t].add(k), left), acc[r][t]);
+                acc[t][1] = S::fma(w, S::load_partial(inputs[t].add(k), left), acc[t][1]);
             }
         }
-    }
-    for r in 0..R {
         for t in 0..T {
-            sums[r][t] = S::sum(acc[r][t]);
+            let [a, b, c, d] = acc[t];
+            out[t][row] = S::sum(S::add(S::add(a, b), S::add(c, d)));
         }
     }
 }

@@ -70,6 +70,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Integers to floats.
     unsafe fn to_float(v: Self::I) -> Self::F;
 
+    /// Asks for the cache line at `p`, which may be any address.
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
+
     /// Loads `n < LANES` floats and zeros.
     #[inline(always)]
     unsafe fn load_partial(p: *const f32, n: usize) -> Self::F {
