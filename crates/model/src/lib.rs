@@ -1,1 +1,20 @@
-//! Mixtral configuration and Hugging Face weights, in and out
+//! Mixtral checkpoints in Hugging Face format: what the model is, and its weights in memory maps.
+//!
+//! In flows a directory that `transformers` wrote (`config.json`, `model*.safetensors`); out flow a
+//! [`MixtralConfig`] that has been checked, and a [`Checkpoint`] of [`StoredTensor`]s with the shapes that the
+//! configuration calls for. Writing goes the other way ([`write_checkpoint`]).
+
+mod checkpoint;
+mod config;
+mod describe;
+mod generation_config;
+pub mod names;
+mod random;
+mod write;
+
+pub use checkpoint::{Checkpoint, CheckpointError, Dtype, StoredTensor};
+pub use config::{ConfigError, MixtralConfig};
+pub use describe::{DescribeError, Description, describe};
+pub use generation_config::GenerationConfig;
+pub use random::{normal_values, random_checkpoint};
+pub use write::{TensorSource, WriteError, write_checkpoint};

@@ -1,0 +1,406 @@
+//! A model directory's weights, memory-mapped and checked against its configuration.
+
+use crate::{
+    ConfigError, MixtralConfig,
+    names::{self, Expected, QUANTS, SCALES},
+};
+use memmap2::{Mmap, UncheckedAdvice};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A number format of a stored tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dtype {
+    /// 32-bit float.
+    F32,
+    /// IEEE half float.
+    F16,
+    /// bfloat16.
+    BF16,
+    /// Bytes (quantised blocks).
+    U8,
+}
+
+impl Dtype {
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::U8 => 1,
+        }
+    }
+
+    /// The name that `config.json` has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::BF16 => "bfloat16",
+            Self::U8 => "uint8",
+        }
+    }
+
+    fn of(dtype: safetensors::Dtype) -> Option<Self> {
+        match dtype {
+            safetensors::Dtype::F32 => Some(Self::F32),
+            safetensors::Dtype::F16 => Some(Self::F16),
+            safetensors::Dtype::BF16 => Some(Self::BF16),
+            safetensors::Dtype::U8 => Some(Self::U8),
+            _ => None,
+        }
+    }
+}
+
+/// The checkpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The directory is not one.
+    #[error("{0} is not a model directory: it must be a directory with config.json and model.safetensors")]
+    NotADirectory(String),
+    /// The configuration cannot be used.
+    #[error("{path}: {source}")]
+    Config {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: ConfigError,
+    },
+    /// No weights were found.
+    #[error("{0} has no weights: neither model.safetensors nor model.safetensors.index.json is there")]
+    NoWeights(String),
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A git-lfs pointer lies where weights should.
+    #[error("{0} is a git-lfs pointer, not the weights: run `git lfs pull`, or download the file itself")]
+    LfsPointer(String),
+    /// The safetensors header lies or the file is cut off.
+    #[error("{path} is not a whole safetensors file: {why}")]
+    Safetensors {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// The index of a sharded checkpoint cannot be used.
+    #[error("{path} cannot be used: {why}")]
+    Index {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// Tensors are missing or have other shapes or dtypes; all are named.
+    #[error("{path}: the weights do not fit config.json:\n{}", problems.join("\n"))]
+    Tensors {
+        /// The directory.
+        path: String,
+        /// One line for each.
+        problems: Vec<String>,
+    },
+}
+
+/// One tensor inside a memory map; cheap to clone, keeps the map alive.
+#[derive(Clone, Debug)]
+pub struct StoredTensor {
+    bytes: Bytes,
+    range: Range<usize>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Bytes {
+    Map(Arc<Mmap>),
+    Static(&'static [u8]),
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl StoredTensor {
+    /// The number format.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The shape; the last dimension is contiguous.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The numbers, little-endian; perhaps not aligned.
+    pub fn data(&self) -> &[u8] {
+        &self.bytes.as_slice()[self.range.clone()]
+    }
+
+    /// All numbers as `f32`.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let data = self.data();
+        match self.dtype {
+            Dtype::F32 => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::BF16 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))
+                .collect(),
+            Dtype::F16 => data.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::U8 => data.iter().map(|&b| f32::from(b)).collect(),
+        }
+    }
+
+    /// Tells the operating system that these bytes will not be needed soon, so that they do not count as this process's
+    /// memory; they are read from the file again when they are.
+    pub fn release(&self) {
+        if let Bytes::Map(map) = &self.bytes {
+            // SAFETY: the map is read-only and backed by a file: dropped pages come back with the same bytes.
+            #[allow(unsafe_code)]
+            let outcome = unsafe {
+                map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.range.start, self.range.len())
+            };
+            // Advice that is not taken costs memory, nothing else.
+            let _ = outcome;
+        }
+    }
+}
+
+/// A model directory, open: its configuration and all of its tensors, checked against each other.
+///
+/// The weights stay in the files and are read through memory maps. Whoever changes or truncates a file while it is
+/// mapped changes the weights under a running model, or makes the system end the process: replace files by
+/// renaming, as every tool of this field does.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// What the model is.
+    pub config: MixtralConfig,
+    tensors: BTreeMap<String, StoredTensor>,
+    extra: Vec<String>,
+    files: Vec<PathBuf>,
+    bytes: u64,
+}
+
+impl Checkpoint {
+    /// Opens a directory with `config.json` and `model.safetensors`, or shards and their index.
+    ///
+    /// # Errors
+    /// When anything is missing, damaged or does not fit; tensors that do not are named all at once.
+    pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        let shown = dir.display().to_string();
+        if !dir.is_dir() {
+            return Err(CheckpointError::NotADirectory(shown));
+        }
+        let config = MixtralConfig::from_dir(dir)
+            .map_err(|source| CheckpointError::Config { path: shown.clone(), source })?;
+        let mut checkpoint = Self {
+            config,
+            tensors: BTreeMap::new(),
+            extra: Vec::new(),
+            files: weight_files(dir)?,
+            bytes: 0,
+        };
+        for file in checkpoint.files.clone() {
+            let bytes = Bytes::Map(Arc::new(map(&file)?));
+            checkpoint.add(bytes, &file.display().to_string())?;
+        }
+        checkpoint.check(&shown)?;
+        Ok(checkpoint)
+    }
+
+    /// A checkpoint that lies in memory: the texts of `config.json` and of one safetensors file.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_static(config: &[u8], weights: &'static [u8]) -> Result<Self, CheckpointError> {
+        let shown = "the embedded model".to_string();
+        let config = MixtralConfig::from_json(config)
+            .map_err(|source| CheckpointError::Config { path: shown.clone(), source })?;
+        let mut checkpoint =
+            Self { config, tensors: BTreeMap::new(), extra: Vec::new(), files: Vec::new(), bytes: 0 };
+        checkpoint.add(Bytes::Static(weights), &shown)?;
+        checkpoint.check(&shown)?;
+        Ok(checkpoint)
+    }
+
+    /// The tensor of that name.
+    pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
+        self.tensors.get(name)
+    }
+
+    /// All names that the model uses, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Tensors in the files that the model does not use, sorted.
+    pub fn extra(&self) -> &[String] {
+        &self.extra
+    }
+
+    /// The weight files.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Bytes of the weight files.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn add(&mut self, bytes: Bytes, path: &str) -> Result<(), CheckpointError> {
+        let slice = bytes.as_slice();
+        self.bytes += slice.len() as u64;
+        for (name, dtype, shape, range) in read_header(slice, path)? {
+            let tensor = StoredTensor { bytes: bytes.clone(), range, dtype, shape };
+            self.tensors.insert(name, tensor);
+        }
+        Ok(())
+    }
+
+    /// Compares what is there with what the configuration calls for.
+    fn check(&mut self, path: &str) -> Result<(), CheckpointError> {
+        let mut problems = Vec::new();
+        let mut used = BTreeSet::new();
+        let mut wanted = names::expected(&self.config);
+        if self.config.tie_word_embeddings && self.tensors.contains_key(&format!("{}{QUANTS}", names::HEAD)) {
+            // A quantised model has a head of its own beside the embedding, which is not quantised.
+            let shape = vec![self.config.vocab_size, self.config.hidden_size];
+            wanted.push(Expected { name: names::HEAD.into(), shape, quantisable: true });
+        }
+        for want in wanted {
+            if let Some(found) = self.tensors.get(&want.name) {
+                if found.shape != want.shape {
+                    problems.push(format!("  {}: shape {:?}, expected {:?}", want.name, found.shape, want.shape));
+                } else if found.dtype == Dtype::U8 {
+                    problems.push(format!("  {}: dtype uint8, expected float32, float16 or bfloat16", want.name));
+                }
+                used.insert(want.name);
+                continue;
+            }
+            let (quants, scales) = (format!("{}{QUANTS}", want.name), format!("{}{SCALES}", want.name));
+            match (want.quantisable, self.tensors.get(&quants), self.tensors.get(&scales)) {
+                (true, Some(q), Some(s)) => {
+                    problems.extend(quantised_problem(&want, q, s));
+                    used.extend([quants, scales]);
+                }
+                _ => problems.push(format!("  {}: missing, expected {:?}", want.name, want.shape)),
+            }
+        }
+        if !problems.is_empty() {
+            if let Some(other) = self.tensors.keys().find(|name| !used.contains(*name)) {
+                problems.push(format!("  (the files have {} tensors, such as {other})", self.tensors.len()));
+            }
+            return Err(CheckpointError::Tensors { path: path.into(), problems });
+        }
+        self.extra = self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
+        self.tensors.retain(|name, _| used.contains(name));
+        Ok(())
+    }
+}
+
+fn quantised_problem(want: &Expected, quants: &StoredTensor, scales: &StoredTensor) -> Option<String> {
+    let (groups, blocks) = (want.shape[0].div_ceil(16), want.shape[1].div_ceil(32));
+    let name = &want.name;
+    let eight = vec![groups, blocks, 512];
+    let four = vec![groups, blocks, 256];
+    if quants.dtype != Dtype::U8 || (quants.shape != eight && quants.shape != four) {
+        let (dtype, shape) = (quants.dtype.name(), &quants.shape);
+        return Some(format!("  {name}{QUANTS}: {dtype} {shape:?}, expected uint8 {eight:?} or {four:?}"));
+    }
+    let expected = vec![groups, blocks, 16];
+    (scales.dtype != Dtype::F16 || scales.shape != expected).then(|| {
+        let (dtype, shape) = (scales.dtype.name(), &scales.shape);
+        format!("  {name}{SCALES}: {dtype} {shape:?}, expected float16 {expected:?}")
+    })
+}
+
+/// `(name, dtype, shape, where its bytes are)` of every tensor of a safetensors file with a supported dtype.
+pub(crate) fn read_header(
+    bytes: &[u8],
+    path: &str,
+) -> Result<Vec<(String, Dtype, Vec<usize>, Range<usize>)>, CheckpointError> {
+    let refuse = |why: String| CheckpointError::Safetensors { path: path.into(), why };
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(CheckpointError::LfsPointer(path.into()));
+    }
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| refuse(e.to_string()))?;
+    // The header's length itself takes 8 bytes.
+    let start = header.checked_add(8).ok_or_else(|| refuse("the header's length overflows".into()))?;
+    let mut tensors = Vec::new();
+    for (name, info) in metadata.tensors() {
+        let Some(dtype) = Dtype::of(info.dtype) else { continue };
+        let (from, to) = info.data_offsets;
+        let end = start.checked_add(to).filter(|&end| end <= bytes.len() && from <= to);
+        let len = info.shape.iter().try_fold(dtype.bytes(), |n, &d| n.checked_mul(d));
+        match (end, len) {
+            (Some(end), Some(len)) if len == to - from => {
+                tensors.push((name, dtype, info.shape.clone(), start + from..end));
+            }
+            _ => return Err(refuse(format!("tensor {name:?} has offsets that do not fit its shape or the file"))),
+        }
+    }
+    Ok(tensors)
+}
+
+fn map(path: &Path) -> Result<Mmap, CheckpointError> {
+    let failed = |source| CheckpointError::Read { path: path.display().to_string(), source };
+    let file = File::open(path).map_err(failed)?;
+    // SAFETY: the map is only ever read as bytes; see `Checkpoint` for what changing the file means.
+    #[allow(unsafe_code)]
+    unsafe { Mmap::map(&file) }.map_err(failed)
+}
+
+/// The weight files of a directory: one, or those that an index names.
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let single = dir.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    let index = dir.join("model.safetensors.index.json");
+    let path = index.display().to_string();
+    let text = match fs::read(&index) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(CheckpointError::NoWeights(dir.display().to_string()));
+        }
+        Err(source) => return Err(CheckpointError::Read { path, source }),
+    };
+    let refuse = |why: String| CheckpointError::Index { path: path.clone(), why };
+    let value: Value = serde_json::from_slice(&text).map_err(|e| refuse(e.to_string()))?;
+    let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
+        return Err(refuse("it has no \"weight_map\" object".into()));
+    };
+    let mut files = BTreeSet::new();
+    for (tensor, file) in map {
+        match file.as_str() {
+            Some(name) if !name.is_empty() && !name.contains(['/', '\\']) && name != ".." && name != "." => {
+                files.insert(dir.join(name));
+            }
+            _ => return Err(refuse(format!("the file of {tensor:?} is {file}, not a name in this directory"))),
+        }
+    }
+    if files.is_empty() {
+        return Err(refuse("its \"weight_map\" is empty".into()));
+    }
+    Ok(files.into_iter().collect())
+}
