@@ -13,6 +13,7 @@
 mod cache;
 mod engine;
 mod generate;
+mod measure;
 mod runner;
 pub mod sampling;
 mod score;
@@ -20,6 +21,7 @@ mod weights;
 
 pub use engine::{Engine, EngineError, LoadOptions, WeightDtype, quantise_checkpoint};
 pub use generate::{FinishReason, Generated, GenerationOptions, generate};
+pub use measure::{MeasureOptions, Measurement, measure};
 pub use runner::{Runner, Sequence};
 pub use score::score;
 pub use weights::Weights;
