@@ -1,1 +1,25 @@
-//! Inference on a CPU: memory-mapped weights, paged KV cache, sampling, pipeline
+//! Inference on a CPU.
+//!
+//! In flows a model directory and token ids; out flow logits, generated ids, log-probabilities.
+//!
+//! - [`Engine`]: weights, used in place from the memory map ([`Weights`]) or quantised at load, and the thread pool.
+//! - [`Runner`]: buffers and the paged KV cache; runs prompts ([`Runner::prefill`]) and steps of several sequences
+//!   ([`Runner::decode`]). Nothing is allocated per token once the buffers have grown.
+//! - [`generate()`] and [`score()`]: what the commands of the same names do.
+//!
+//! Prompt tokens always take the prompt kernels and generated tokens the step kernels, and no row's sums depend on the
+//! rows beside it: so a text depends on its own prompt, options and seed alone, not on what it is batched with.
+
+mod cache;
+mod engine;
+mod generate;
+mod runner;
+pub mod sampling;
+mod score;
+mod weights;
+
+pub use engine::{Engine, EngineError, LoadOptions, WeightDtype, quantise_checkpoint};
+pub use generate::{FinishReason, Generated, GenerationOptions, generate};
+pub use runner::{Runner, Sequence};
+pub use score::score;
+pub use weights::Weights;

@@ -34,6 +34,6 @@ pub use elementwise::{RopeTable, add_scaled, log_softmax_at, rms_norm, rope, sil
 pub use gemm::{Arithmetic, GemmScratch, gemm, gemm_swiglu};
 pub use gemv::{GemvInput, gemv, gemv_swiglu, gemv_weighted_sum};
 pub use isa::{Isa, IsaError};
-pub use matrix::{Format, Matrix, MatrixError};
+pub use matrix::{Format, Matrix, MatrixError, to_bf16};
 pub use pool::Pool;
 pub use router::{Routing, route};

@@ -1,6 +1,9 @@
 //! A weight matrix in the form in which it is stored.
 
-use crate::quant::{BLOCK, GROUP};
+use crate::{
+    pool::{Pool, SharedMut},
+    quant::{BLOCK, GROUP},
+};
 
 /// How the numbers of a weight matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,4 +134,25 @@ impl<'a> Matrix<'a> {
             };
         }
     }
+}
+
+/// Rounds a float matrix to bf16, row-major, into `out` (two bytes a number).
+///
+/// # Panics
+/// When the matrix is quantised or `out` has another length.
+pub fn to_bf16(pool: &Pool, matrix: &Matrix<'_>, out: &mut [u8]) {
+    let cols = matrix.cols();
+    assert!(!matrix.format().is_quantised() && out.len() == matrix.rows() * cols * 2);
+    let out = SharedMut::new(out);
+    pool.for_ranges(matrix.rows(), 16, |_, range| {
+        let mut row = vec![0.0f32; cols];
+        for r in range {
+            matrix.row_to_f32(r, &mut row);
+            // SAFETY: each row has its own bytes.
+            let out = unsafe { out.slice(r * cols * 2, cols * 2) };
+            for (out, &x) in out.as_chunks_mut().0.iter_mut().zip(&row) {
+                *out = half::bf16::from_f32(x).to_le_bytes();
+            }
+        }
+    });
 }
