@@ -1,7 +1,7 @@
 //! Which commands there are.
 
 use crate::{
-    commands::{completions, man},
+    commands::{completions, generate, inspect, man, quantize, score},
     failure::Failure,
 };
 use clap::{Parser, Subcommand};
@@ -19,6 +19,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Generate(generate::Args),
+    Score(score::Args),
+    Inspect(inspect::Args),
+    Quantize(quantize::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -30,6 +34,10 @@ impl Command {
     /// Whatever ends it early.
     pub fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Generate(args) => args.run(),
+            Self::Score(args) => args.run(),
+            Self::Inspect(args) => args.run(),
+            Self::Quantize(args) => args.run(),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(),
         }

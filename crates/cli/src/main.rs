@@ -1,13 +1,15 @@
 //! The `blackletter` command: arguments in, one call into a crate, output out.
 //!
 //! - [`cli`] says which commands there are; each is one file under [`commands`] with its arguments and its `run`.
-//! - [`failure`] says how commands end when they fail, [`output`] how results reach standard output.
+//! - [`failure`] says how commands end when they fail, [`interrupt`] what Ctrl-C does, [`output`] how results reach
+//!   standard output.
 //!
 //! Results go to standard output and nothing else does.
 
 mod cli;
 mod commands;
 mod failure;
+mod interrupt;
 mod output;
 
 use clap::{CommandFactory, FromArgMatches};
