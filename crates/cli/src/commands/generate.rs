@@ -10,6 +10,7 @@ use crate::{
     output::{self, Output},
 };
 use blackletter_engine::{GenerationOptions, GenerationRequest, Pipeline, Prompt, generate, python_json};
+use blackletter_model::GenerationConfig;
 use blackletter_tokenizer::SpecialTokens;
 use std::{ops::ControlFlow, path::PathBuf};
 
@@ -151,10 +152,7 @@ impl Args {
             Some(text) => pipeline.prompt(text, special)?,
             None => pipeline.prompt_of_ids(self.ids.unwrap_or_default().0),
         };
-        let request = self.sampling.request();
-        let options = request
-            .resolve(&pipeline.generation_config, pipeline.engine.config())
-            .map_err(|e| Failure::usage(format!("--{} {}: {}", e.option, e.value, e.allowed)))?;
+        let options = resolve(self.sampling.request(), &pipeline)?;
         if self.truncate_prompt {
             let cut = pipeline.truncate(&mut prompt, &options);
             if cut > 0 {
@@ -192,6 +190,21 @@ impl SamplingArgs {
             stop: self.stop,
         }
     }
+}
+
+/// Fills in what the command line does not say; tells apart whose value is out of range.
+fn resolve(request: GenerationRequest, pipeline: &Pipeline) -> Result<GenerationOptions, Failure> {
+    let (file, model) = (&pipeline.generation_config, pipeline.engine.config());
+    request
+        .clone()
+        .resolve(&GenerationConfig::default(), model)
+        .map_err(|e| Failure::usage(format!("--{} {}: {}", e.option, e.value, e.allowed)))?;
+    request.resolve(file, model).map_err(|e| {
+        Failure::failed(format!(
+            "generation_config.json: {e} (--{} on the command line comes before it)",
+            e.option
+        ))
+    })
 }
 
 impl ResultArgs {
