@@ -85,10 +85,8 @@ pub fn find(name: &str) -> Result<ModelFiles, Failure> {
         return Ok(ModelFiles::Embedded(EMBEDDED_FILES));
     }
     let path = Path::new(name);
-    if path.exists() || !is_repository(name) {
-        return Ok(ModelFiles::Directory(path.into()));
-    }
-    Ok(ModelFiles::Directory(fetch(name)?))
+    let fetched = if path.exists() { None } else { fetch(name)? };
+    Ok(ModelFiles::Directory(fetched.unwrap_or_else(|| path.into())))
 }
 
 /// Finds a model that has to lie in a directory.
@@ -109,33 +107,29 @@ fn embedded() -> Option<ModelFiles> {
     None
 }
 
-/// Whether a name that is no path could be a repository: owner/name[@revision].
-fn is_repository(name: &str) -> bool {
-    let part = |s: &str| {
-        !s.is_empty()
-            && !s.starts_with('.')
-            && s.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    let (repository, revision) = name.split_once('@').unwrap_or((name, "main"));
-    let named = repository.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name));
-    named && !revision.is_empty()
+/// A name that is no directory here, and what came of looking for it on the Hub.
+#[cfg(feature = "hub")]
+#[derive(Debug, thiserror::Error)]
+#[error("there is no directory {name}, and fetching it from the Hugging Face Hub failed")]
+struct NotFetched {
+    name: String,
+    source: blackletter_hub::HubError,
 }
 
-fn fetch(name: &str) -> Result<PathBuf, Failure> {
-    Err(Failure::failed(format!("{name}: no such directory")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_owner_and_name_is_a_repository() {
-        for name in ["alea-institute/kl3m-002-520m", "a/b@main", "a/b.c_d@refs/pr/1"] {
-            assert!(is_repository(name), "{name}");
-        }
-        for name in ["model", "./a/b", "../b", "/a/b", "a/b/c", "a/", "/b", "a b/c", "a/b@", "a/.."] {
-            assert!(!is_repository(name), "{name}");
-        }
+/// The directory that holds a repository of the Hub; none when the name cannot be one.
+#[cfg(feature = "hub")]
+fn fetch(name: &str) -> Result<Option<PathBuf>, Failure> {
+    let Ok(repository) = name.parse() else { return Ok(None) };
+    let fetched = blackletter_hub::fetch(&repository, &blackletter_hub::Settings::from_env());
+    let fetched = fetched.map_err(|source| NotFetched { name: name.into(), source })?;
+    if let Some(why) = fetched.unchecked {
+        eprintln!("note: {why}; going on with what was fetched before");
     }
+    Ok(Some(fetched.dir))
+}
+
+/// Without the Hub, every name is one of a directory.
+#[cfg(not(feature = "hub"))]
+fn fetch(_name: &str) -> Result<Option<PathBuf>, Failure> {
+    Ok(None)
 }

@@ -2,4 +2,6 @@
 
 mod command_line;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod support;

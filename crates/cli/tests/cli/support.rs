@@ -69,7 +69,10 @@ pub fn write_tokenizer(dir: &Path, special: &[&str]) {
 /// The command, with nothing of the user's settings and no network.
 pub fn blackletter() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_blackletter"));
-    command.env("HF_HUB_OFFLINE", "1").stdin(Stdio::null());
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", "/nonexistent").stdin(Stdio::null());
+    for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "BLACKLETTER_SIMD"] {
+        command.env_remove(name);
+    }
     command
 }
 
