@@ -1,0 +1,79 @@
+//! Which commands there are.
+
+use crate::{
+    commands::{completions, generate, inspect, man, quantize, score},
+    failure::Failure,
+};
+use clap::{Parser, Subcommand};
+
+/// Legal language models that anyone can audit: run them, measure them, see what they were made from.
+///
+/// Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 130
+/// ended by Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(name = "blackletter", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Generate(generate::Args),
+    Score(score::Args),
+    Inspect(inspect::Args),
+    Quantize(quantize::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever ends it early.
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Generate(args) => args.run(),
+            Self::Score(args) => args.run(),
+            Self::Inspect(args) => args.run(),
+            Self::Quantize(args) => args.run(),
+            Self::Completions(args) => args.run(),
+            Self::Man(args) => args.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn argument_definitions_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            for child in command.get_subcommands().filter(|c| c.get_name() != "help") {
+                let path = format!("{path} {}", child.get_name());
+                if child.has_subcommands() {
+                    check(child, &path);
+                    continue;
+                }
+                let example = child.get_after_help().or(child.get_after_long_help()).map(ToString::to_string);
+                let example = example.unwrap_or_default();
+                assert!(example.contains(&format!("  {}", path)), "{path}: no example in its help");
+                for argument in child.get_arguments() {
+                    let help = argument.get_long_help().or(argument.get_help());
+                    assert!(help.is_some(), "{path}: {} has no help", argument.get_id());
+                }
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&command, "blackletter");
+    }
+}

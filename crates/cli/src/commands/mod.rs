@@ -1,0 +1,12 @@
+//! One file per command: its arguments, and a `run` that calls into a crate and prints what comes back.
+//!
+//! [`model`] and [`text`] are what several of them take.
+
+pub mod completions;
+pub mod generate;
+pub mod inspect;
+pub mod man;
+pub mod model;
+pub mod quantize;
+pub mod score;
+pub mod text;

@@ -1,0 +1,135 @@
+//! The options of every command that runs a model.
+
+use crate::failure::Failure;
+use blackletter_engine::{LoadOptions, ModelFiles, Pipeline, WeightDtype};
+use std::path::{Path, PathBuf};
+
+/// The name of the model that the program carries.
+#[cfg(feature = "embedded-model")]
+const EMBEDDED: &str = "tiny";
+
+#[cfg(feature = "embedded-model")]
+const EMBEDDED_FILES: &[(&str, &[u8])] = &[
+    ("config.json", include_bytes!("../../../../models/tiny/config.json")),
+    ("generation_config.json", include_bytes!("../../../../models/tiny/generation_config.json")),
+    ("model.safetensors", include_bytes!("../../../../models/tiny/model.safetensors")),
+    ("tokenizer.json", include_bytes!("../../../../models/tiny/tokenizer.json")),
+    ("README.md", include_bytes!("../../../../models/tiny/README.md")),
+];
+
+/// Which model, and how to run it.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelOptions {
+    /// A model directory in Hugging Face format; or owner/name[@revision], fetched from the Hugging Face Hub into its
+    /// standard cache; or tiny, a very small model inside the program [default: tiny].
+    #[arg(long, value_name = "DIR|OWNER/NAME")]
+    model: Option<String>,
+    /// The form in which weights are multiplied [default: as stored, with f32 arithmetic].
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
+    /// Threads [default: one per core]. Results do not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+/// [`WeightDtype`] on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Dtype {
+    /// 32-bit floats: stored weights, widened exactly
+    F32,
+    /// bfloat16
+    Bf16,
+    /// 8-bit blocks of 32 weights
+    Q8,
+    /// 4-bit blocks of 32 weights
+    Q4,
+}
+
+impl From<Dtype> for WeightDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::Q8 => Self::Q8,
+            Dtype::Q4 => Self::Q4,
+        }
+    }
+}
+
+impl ModelOptions {
+    /// Loads the model; work on ids alone can do `with_tokenizer` false.
+    pub fn load(&self, with_tokenizer: bool) -> Result<Pipeline, Failure> {
+        Ok(Pipeline::load(&self.files()?, &self.load_options(), with_tokenizer)?)
+    }
+
+    /// How to load.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions { dtype: self.dtype.map(Into::into), threads: self.threads.map(usize::from) }
+    }
+
+    /// Finds the model's files.
+    pub fn files(&self) -> Result<ModelFiles, Failure> {
+        match &self.model {
+            Some(name) => find(name),
+            None => embedded()
+                .ok_or_else(|| Failure::usage("no model: name one with --model DIR or --model OWNER/NAME")),
+        }
+    }
+}
+
+/// Finds the files of a directory, of the embedded model, or of a repository of the Hub.
+pub fn find(name: &str) -> Result<ModelFiles, Failure> {
+    #[cfg(feature = "embedded-model")]
+    if name == EMBEDDED {
+        return Ok(ModelFiles::Embedded(EMBEDDED_FILES));
+    }
+    let path = Path::new(name);
+    let fetched = if path.exists() { None } else { fetch(name)? };
+    Ok(ModelFiles::Directory(fetched.unwrap_or_else(|| path.into())))
+}
+
+/// Finds a model that has to lie in a directory.
+pub fn directory(name: &str) -> Result<PathBuf, Failure> {
+    match find(name)? {
+        ModelFiles::Directory(dir) => Ok(dir),
+        ModelFiles::Embedded(_) => Err(Failure::usage(format!(
+            "{name:?} is the model inside the program, and this needs one in a directory (write ./{name} for a directory of that name)"
+        ))),
+    }
+}
+
+/// The embedded model, if the program was built with it.
+fn embedded() -> Option<ModelFiles> {
+    #[cfg(feature = "embedded-model")]
+    return Some(ModelFiles::Embedded(EMBEDDED_FILES));
+    #[cfg(not(feature = "embedded-model"))]
+    None
+}
+
+/// A name that is no directory here, and what came of looking for it on the Hub.
+#[cfg(feature = "hub")]
+#[derive(Debug, thiserror::Error)]
+#[error("there is no directory {name}, and fetching it from the Hugging Face Hub failed")]
+struct NotFetched {
+    name: String,
+    source: blackletter_hub::HubError,
+}
+
+/// The directory that holds a repository of the Hub; none when the name cannot be one.
+#[cfg(feature = "hub")]
+fn fetch(name: &str) -> Result<Option<PathBuf>, Failure> {
+    let Ok(repository) = name.parse() else { return Ok(None) };
+    let fetched = blackletter_hub::fetch(&repository, &blackletter_hub::Settings::from_env());
+    let fetched = fetched.map_err(|source| NotFetched { name: name.into(), source })?;
+    if let Some(why) = fetched.unchecked {
+        eprintln!("note: {why}; going on with what was fetched before");
+    }
+    Ok(Some(fetched.dir))
+}
+
+/// Without the Hub, every name is one of a directory.
+#[cfg(not(feature = "hub"))]
+fn fetch(_name: &str) -> Result<Option<PathBuf>, Failure> {
+    Ok(None)
+}

@@ -1,0 +1,83 @@
+//! From a repository's name to a directory.
+
+use crate::{HubError, Repository, cache::Cache, download::download, files, hub::Hub, repository::is_name};
+use std::{collections::BTreeSet, env, path::PathBuf};
+
+/// How to reach the Hub; what is `None` is as the environment says.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The Hub's address, else `HF_ENDPOINT`, else the public one.
+    pub endpoint: Option<String>,
+    /// The token, else `HF_TOKEN`, else the one that was saved by logging in.
+    pub token: Option<String>,
+    /// The cache, else `HF_HUB_CACHE`, else `hub` in `HF_HOME` or `~/.cache/huggingface`.
+    pub cache_dir: Option<PathBuf>,
+    /// Only what is in the cache.
+    pub offline: bool,
+}
+
+impl Settings {
+    /// As the environment says.
+    pub fn from_env() -> Self {
+        let value = env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
+        Self { offline: matches!(value.as_str(), "1" | "ON" | "YES" | "TRUE"), ..Self::default() }
+    }
+}
+
+/// A model in the cache.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Why the Hub was not asked whether there is a newer one: it could not be reached.
+    pub unchecked: Option<HubError>,
+}
+
+/// Finds a model in the cache, after fetching what is missing there: `config.json`, safetensors weights (with index and
+/// shards), tokenizer, generation settings, model card and licence. Progress is drawn on standard error when it is a
+/// terminal. When the Hub cannot be reached, what was fetched before is used, and that is told.
+///
+/// # Errors
+/// When the model is neither there nor can be fetched.
+pub fn fetch(repository: &Repository, settings: &Settings) -> Result<Fetched, HubError> {
+    let hub = Hub::new(repository, settings)?;
+    let cache = Cache::new(hub.cache_dir(), repository);
+    if settings.offline {
+        let offline =
+            || HubError::Offline { repository: Box::new(repository.clone()), cache: hub.cache_dir().into() };
+        return cache.find().map(|dir| Fetched { dir, unchecked: None }).ok_or_else(offline);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| hub.error(e.into()))?;
+    match runtime.block_on(online(&hub, &cache)) {
+        Ok(dir) => Ok(Fetched { dir, unchecked: None }),
+        Err(error @ HubError::Unreachable { .. }) => match cache.find() {
+            Some(dir) => Ok(Fetched { dir, unchecked: Some(error) }),
+            None => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+async fn online(hub: &Hub<'_>, cache: &Cache) -> Result<PathBuf, HubError> {
+    let not_a_model = |why: String| HubError::NotAModel { repository: Box::new(hub.repository.clone()), why };
+    let info = hub.info().await?;
+    let commit = info.sha.filter(|sha| is_name(sha)).ok_or_else(|| hub.answer("it states no commit"))?;
+    let present: BTreeSet<String> = info.siblings.into_iter().flatten().map(|file| file.rfilename).collect();
+    let dir = cache.snapshot(&commit);
+    for file in files::small_files(&present).map_err(not_a_model)? {
+        if !dir.join(file).is_file() {
+            download(hub, cache, &commit, file).await?;
+        }
+    }
+    for file in files::weight_files(&dir).map_err(not_a_model)? {
+        if !present.contains(&file) {
+            return Err(not_a_model(format!("{} names {file}, which is not there", files::INDEX)));
+        }
+        if !dir.join(&file).is_file() {
+            download(hub, cache, &commit, &file).await?;
+        }
+    }
+    cache.refer(&commit)?;
+    Ok(dir)
+}

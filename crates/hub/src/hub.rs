@@ -1,0 +1,222 @@
+//! Questions to the Hub.
+//!
+//! What a repository is, `hf-hub` asks. Files are asked for here, because what is needed of the answers is not passed on by
+//! that crate: the headers of a redirection (large files lie elsewhere, and only the redirection states their hash), and
+//! whether a request for the rest of a file was followed.
+
+use crate::{HubError, Repository, Settings};
+use hf_hub::{HFClient, HFError, repository::ModelInfo};
+use reqwest::{
+    Client, Method, Response, StatusCode,
+    header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LOCATION, RANGE},
+    redirect::Policy,
+};
+use std::{env, fs, path::Path, time::Duration};
+
+/// How long the Hub may take to answer, or to go on with an answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often something that may pass is tried, and how long is waited the first time; each time after, twice as long.
+pub(crate) const TRIES: u32 = 5;
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);
+
+/// Redirections within the Hub that are followed, such as those to a repository's new name.
+const REDIRECTIONS: usize = 5;
+
+/// The Hub, as one repository's reader meets it.
+pub(crate) struct Hub<'r> {
+    pub(crate) repository: &'r Repository,
+    client: HFClient,
+    /// Follows redirections, and leaves the token behind when they lead to another host.
+    following: Client,
+    staying: Client,
+    token: Option<String>,
+}
+
+/// What the Hub says a file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// Names it in the cache: the SHA-256 of large files, the git hash of small ones.
+    pub(crate) hash: String,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
+impl<'r> Hub<'r> {
+    pub(crate) fn new(repository: &'r Repository, settings: &Settings) -> Result<Self, HubError> {
+        let token = settings.token.clone().or_else(saved_token);
+        let agent = concat!("blackletter/", env!("CARGO_PKG_VERSION"));
+        let mut builder = HFClient::builder().user_agent(agent);
+        if let Some(endpoint) = &settings.endpoint {
+            builder = builder.endpoint(endpoint);
+        }
+        if let Some(token) = &token {
+            builder = builder.token(token);
+        }
+        if let Some(dir) = &settings.cache_dir {
+            builder = builder.cache_dir(dir);
+        }
+        let failed = |e: HFError| {
+            let endpoint =
+                settings.endpoint.clone().or(env::var("HF_ENDPOINT").ok()).unwrap_or("the Hub".into());
+            HubError::of(repository, &endpoint, e)
+        };
+        let http = |policy| Client::builder().user_agent(agent).redirect(policy).build();
+        Ok(Self {
+            repository,
+            client: builder.build().map_err(failed)?,
+            following: http(Policy::default()).map_err(|e| failed(e.into()))?,
+            staying: http(Policy::none()).map_err(|e| failed(e.into()))?,
+            token,
+        })
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        self.client.endpoint()
+    }
+
+    pub(crate) fn cache_dir(&self) -> &Path {
+        self.client.cache_dir()
+    }
+
+    /// Commit and files of the revision.
+    pub(crate) async fn info(&self) -> Result<ModelInfo, HubError> {
+        let model = self.client.model(&self.repository.owner, &self.repository.name);
+        let asked = model.info().revision(&self.repository.revision).send();
+        let late = || HFError::Other(format!("no answer for {} seconds", PATIENCE.as_secs()));
+        let answered = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()));
+        answered.map_err(|e| self.error(e))
+    }
+
+    /// What a file holds.
+    pub(crate) async fn content(&self, commit: &str, file: &str) -> Result<Content, HubError> {
+        let mut url = self.url(commit, file);
+        for _ in 0..REDIRECTIONS {
+            let response = self.patient(&self.staying, Method::HEAD, &url, 0).await?;
+            let headers = response.headers();
+            let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+            let elsewhere = response.status().is_redirection();
+            let linked = text("x-linked-etag");
+            if elsewhere && linked.is_none() {
+                let next = text(LOCATION.as_str()).and_then(|to| response.url().join(to).ok());
+                match next.filter(|next| next.origin() == response.url().origin()) {
+                    Some(next) => url = next.into(),
+                    None => {
+                        return Err(self.answer(format!("{file} is elsewhere, and its hash is not stated")));
+                    }
+                }
+                continue;
+            }
+            let hash = linked
+                .or(text(ETAG.as_str()))
+                .map(|t| t.trim_start_matches("W/").trim_matches('"').to_string());
+            // The length of a redirection is its own.
+            let length = if elsewhere { None } else { text(CONTENT_LENGTH.as_str()) };
+            let size = text("x-linked-size").or(length).and_then(|t| t.parse().ok());
+            return match (hash.filter(|hash| crate::repository::is_name(hash)), size) {
+                (Some(hash), Some(size)) => Ok(Content { hash, size }),
+                _ => Err(self.answer(format!("hash or size of {file} are not stated"))),
+            };
+        }
+        Err(self.answer(format!("{file} is redirected in circles")))
+    }
+
+    /// The bytes of a file from `start` on; from 0 on when the server has no parts.
+    pub(crate) async fn bytes(
+        &self,
+        commit: &str,
+        file: &str,
+        start: u64,
+    ) -> Result<(u64, Response), HubError> {
+        let response = self.patient(&self.following, Method::GET, &self.url(commit, file), start).await?;
+        let start = if response.status() == StatusCode::PARTIAL_CONTENT { start } else { 0 };
+        Ok((start, response))
+    }
+
+    /// Asks until the answer is one; what may pass is tried again.
+    async fn patient(
+        &self,
+        http: &Client,
+        method: Method,
+        url: &str,
+        start: u64,
+    ) -> Result<Response, HubError> {
+        let mut pause = PAUSE;
+        let mut tries = 1;
+        loop {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = self.token.as_ref().and_then(|t| format!("Bearer {t}").parse().ok()) {
+                headers.insert(AUTHORIZATION, value);
+            }
+            if let Some(value) =
+                Some(start).filter(|&n| n > 0).and_then(|n| format!("bytes={n}-").parse().ok())
+            {
+                headers.insert(RANGE, value);
+            }
+            let asked = http.request(method.clone(), url).headers(headers).send();
+            let error = match tokio::time::timeout(PATIENCE, asked).await {
+                Ok(Ok(response)) => match self.refusal(&response) {
+                    None => return Ok(response),
+                    Some((error, true)) => error,
+                    Some((error, false)) => return Err(error),
+                },
+                Ok(Err(error)) => self.error(error.into()),
+                Err(_) => self.answer(format!("none for {} seconds", PATIENCE.as_secs())),
+            };
+            if tries == TRIES {
+                return Err(error);
+            }
+            tries += 1;
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    /// What a status means that is neither success nor redirection, and whether it may pass.
+    fn refusal(&self, response: &Response) -> Option<(HubError, bool)> {
+        let (repository, endpoint) = (Box::new(self.repository.clone()), self.endpoint().to_string());
+        let status = response.status();
+        let passing = status.is_server_error()
+            || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+        let error = match status {
+            _ if status.is_success() || status.is_redirection() => return None,
+            StatusCode::UNAUTHORIZED => HubError::Unauthorized { repository, endpoint },
+            StatusCode::FORBIDDEN => HubError::Forbidden { repository, endpoint },
+            _ => self.answer(format!("{status} for {}", response.url().path())),
+        };
+        Some((error, passing))
+    }
+
+    fn url(&self, commit: &str, file: &str) -> String {
+        let Repository { owner, name, .. } = self.repository;
+        format!("{}/{owner}/{name}/resolve/{commit}/{file}", self.endpoint())
+    }
+
+    /// An error of `hf-hub` or `reqwest`.
+    pub(crate) fn error(&self, error: HFError) -> HubError {
+        HubError::of(self.repository, self.endpoint(), error)
+    }
+
+    /// An answer that cannot be used.
+    pub(crate) fn answer(&self, why: impl Into<String>) -> HubError {
+        HubError::Answer {
+            repository: Box::new(self.repository.clone()),
+            endpoint: self.endpoint().to_string(),
+            why: why.into(),
+        }
+    }
+}
+
+/// The user's token, as all clients of the Hub find it: `HF_TOKEN`, or the file that logging in writes.
+fn saved_token() -> Option<String> {
+    let set = |name: &str| env::var(name).ok().map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
+    if let Some(token) = set("HF_TOKEN") {
+        return Some(token);
+    }
+    let disabled = set("HF_HUB_DISABLE_IMPLICIT_TOKEN").map(|v| v.to_ascii_uppercase());
+    if matches!(disabled.as_deref(), Some("1" | "ON" | "YES" | "TRUE")) {
+        return None;
+    }
+    let path = set("HF_TOKEN_PATH").map_or_else(|| hf_hub::hf_home().join("token"), Into::into);
+    fs::read_to_string(path).ok().map(|t| t.trim().to_string()).filter(|t| !t.is_empty())
+}

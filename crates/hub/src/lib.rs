@@ -1,0 +1,21 @@
+//! Models from the Hugging Face Hub.
+//!
+//! In flows the name of a repository ([`Repository`], `owner/name[@revision]`); out flows a directory of the Hub's
+//! standard cache that holds what running the model takes ([`fetch()`]). The `hf-hub` crate speaks with the Hub; what is
+//! added is that broken downloads go on where they stopped, that what has come is compared with the size and the SHA-256
+//! that the Hub states, and that only the files of a model in safetensors format are fetched.
+//!
+//! The environment is read as everywhere in this field: `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_ENDPOINT`,
+//! `HF_HUB_OFFLINE`.
+
+mod cache;
+mod download;
+mod error;
+mod fetch;
+mod files;
+mod hub;
+mod repository;
+
+pub use error::HubError;
+pub use fetch::{Fetched, Settings, fetch};
+pub use repository::{Repository, RepositoryError};
