@@ -382,7 +382,10 @@ fn number(map: &Map<String, Value>, key: &'static str) -> Result<Option<f64>, Co
 
 fn positive(map: &Map<String, Value>, key: &'static str) -> Result<Option<f64>, ConfigError> {
     match number(map, key)? {
-        Some(x) if x <= 0.0 => Err(refused(key, &json!(x), "a number above 0")),
+        // Arithmetic is in f32, where a smaller number is 0 and a larger one infinite.
+        Some(x) if (x as f32) < f32::MIN_POSITIVE || (x as f32).is_infinite() => {
+            Err(refused(key, &json!(x), "a number above 0 that a 32-bit float can hold"))
+        }
         other => Ok(other),
     }
 }
@@ -405,14 +408,22 @@ fn rope_theta(map: &Map<String, Value>) -> Result<f64, ConfigError> {
                 if !kind.is_null() && kind.as_str() != Some("default") {
                     return Err(refused("rope_parameters.rope_type", kind, "\"default\""));
                 }
-                if let Some(theta) = positive(rope, "rope_theta")? {
+                if let Some(theta) = base(rope)? {
                     return Ok(theta);
                 }
             }
             Some(value) => return Err(refused("rope_parameters", value, "an object or null")),
         }
     }
-    Ok(positive(map, "rope_theta")?.unwrap_or(10_000.0))
+    Ok(base(map)?.unwrap_or(10_000.0))
+}
+
+/// The base of the rotary angles: below 1, later pairs would turn faster than a radian a position.
+fn base(map: &Map<String, Value>) -> Result<Option<f64>, ConfigError> {
+    match positive(map, "rope_theta")? {
+        Some(x) if x < 1.0 => Err(refused("rope_theta", &json!(x), "at least 1")),
+        other => Ok(other),
+    }
 }
 
 /// A token id, a list of them, or null.
@@ -460,6 +471,20 @@ mod tests {
         }
     }
 
+    /// Found by fuzzing: a number was read as its neighbour.
+    #[test]
+    fn numbers_are_read_to_the_last_bit() {
+        let text = "1006666666666666666666666666666666666.0";
+        let written = tiny().to_string().replace("\"rope_theta\":10000.0", &format!("\"rope_theta\":{text}"));
+        let theta = MixtralConfig::from_json(written.as_bytes()).unwrap().rope_theta;
+        assert_eq!(theta, text.parse::<f64>().unwrap());
+        for theta in [1.0066666666666667e36, 12_345.678_901_234_567, 1.000_000_000_000_000_2, 3.3e38] {
+            let config =
+                MixtralConfig { rope_theta: theta, ..MixtralConfig::geometry("kl3m-002-520m").unwrap() };
+            assert_eq!(read(&config.to_json("float32")).unwrap(), config);
+        }
+    }
+
     #[test]
     fn both_spellings_of_rope_are_read() {
         let mut value = tiny();
@@ -483,6 +508,9 @@ mod tests {
             ("head_dim", json!(63)),
             ("sliding_window", json!(-1)),
             ("rms_norm_eps", json!(0)),
+            ("rms_norm_eps", json!(1e-50)),
+            ("rope_parameters", json!({ "rope_theta": 1e108 })),
+            ("rope_parameters", json!({ "rope_theta": 0.5 })),
             ("tie_word_embeddings", json!("no")),
             ("eos_token_id", json!([1, 40000])),
             ("hidden_act", json!("gelu")),
@@ -492,6 +520,7 @@ mod tests {
             let mut value = tiny();
             value[key] = bad;
             let message = read(&value).unwrap_err().to_string();
+            let key = if key == "rope_parameters" { "rope_theta" } else { key };
             assert!(message.contains(key), "{message}");
         }
         // Each size is within its own limit; together they would take gigabytes for the names alone.
