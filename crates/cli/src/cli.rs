@@ -1,7 +1,7 @@
 //! Which commands there are.
 
 use crate::{
-    commands::{completions, man},
+    commands::{completions, man, tokenizer},
     failure::Failure,
 };
 use clap::{Parser, Subcommand};
@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     Completions(completions::Args),
     Man(man::Args),
+    #[command(subcommand)]
+    Tokenizer(tokenizer::Command),
 }
 
 impl Command {
@@ -32,6 +34,7 @@ impl Command {
         match self {
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(),
+            Self::Tokenizer(command) => command.run(),
         }
     }
 }
