@@ -1,7 +1,7 @@
 //! Which commands there are.
 
 use crate::{
-    commands::{completions, generate, inspect, man, quantize, score, tokenizer},
+    commands::{bench, completions, generate, inspect, man, quantize, score, tokenizer},
     failure::Failure,
 };
 use clap::{Parser, Subcommand};
@@ -23,6 +23,8 @@ pub enum Command {
     Score(score::Args),
     Inspect(inspect::Args),
     Quantize(quantize::Args),
+    #[command(subcommand)]
+    Bench(bench::Command),
     Completions(completions::Args),
     Man(man::Args),
     #[command(subcommand)]
@@ -40,6 +42,7 @@ impl Command {
             Self::Score(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Quantize(args) => args.run(),
+            Self::Bench(command) => command.run(),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(),
             Self::Tokenizer(command) => command.run(),

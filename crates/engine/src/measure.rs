@@ -1,9 +1,9 @@
 //! Speed of a model on this machine, beside what the machine can do: `blackletter bench generate`.
 
-use crate::{Engine, EngineError, LoadOptions, Runner};
+use crate::{Engine, EngineError, LoadOptions, ModelFiles, Runner};
 use blackletter_kernels::{gemm_rate, read_bandwidth};
 use serde::Serialize;
-use std::{fs, path::Path, time::Instant};
+use std::{fs, time::Instant};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug)]
@@ -71,9 +71,9 @@ pub struct Measurement {
 ///
 /// # Errors
 /// When it cannot be loaded, or the lengths do not fit its context.
-pub fn measure(dir: &Path, load: &LoadOptions, options: &MeasureOptions) -> Result<Measurement, EngineError> {
+pub fn measure(files: &ModelFiles, load: &LoadOptions, options: &MeasureOptions) -> Result<Measurement, EngineError> {
     let start = Instant::now();
-    let engine = Engine::load(dir, load)?;
+    let engine = Engine::from_checkpoint(&files.checkpoint()?, load)?;
     let mut runner = Runner::new(&engine);
     let mut sequence = runner.start();
     runner.prefill(&mut sequence, &ids(&engine, 3, 0))?;

@@ -29,6 +29,8 @@ pub struct GemvInput {
     cols: usize,
     rows: usize,
     floats: Buffer,
+    /// The floats with each `2 × LANES` of them sorted into even and odd places, as bf16 weights are widened.
+    pairs: Buffer,
     quantised: Option<Quantised>,
 }
 
@@ -36,7 +38,7 @@ impl GemvInput {
     /// Room for `rows` rows; `quantise` keeps an 8-bit copy for quantised weights.
     pub fn new(rows: usize, cols: usize, quantise: bool) -> Self {
         let mut input =
-            Self { cols, rows: 0, floats: Buffer::default(), quantised: quantise.then(Quantised::default) };
+            Self { cols, rows: 0, floats: Buffer::default(), pairs: Buffer::default(), quantised: quantise.then(Quantised::default) };
         input.resize(rows);
         input
     }
@@ -45,6 +47,7 @@ impl GemvInput {
     pub fn resize(&mut self, rows: usize) {
         self.rows = rows;
         self.floats.reserve(rows * self.cols);
+        self.pairs.reserve(rows * self.cols);
         if let Some(quantised) = &mut self.quantised {
             quantised.resize(rows, self.cols);
         }
@@ -65,11 +68,30 @@ impl GemvInput {
 
     /// Makes the other forms of the rows that were written.
     pub fn finish(&mut self, isa: Isa) {
+        let lanes = lanes(isa);
+        for row in 0..self.rows {
+            let at = row * self.cols..(row + 1) * self.cols;
+            let pairs = self.pairs[at.clone()].chunks_exact_mut(2 * lanes);
+            for (out, x) in pairs.zip(self.floats[at].chunks_exact(2 * lanes)) {
+                let (even, odd) = out.split_at_mut(lanes);
+                for ((x, even), odd) in x.as_chunks::<2>().0.iter().zip(even).zip(odd) {
+                    (*even, *odd) = (x[0], x[1]);
+                }
+            }
+        }
         if let Some(quantised) = &mut self.quantised {
             for row in 0..self.rows {
                 quantised.set(isa, row, &self.floats[row * self.cols..(row + 1) * self.cols]);
             }
         }
+    }
+}
+
+/// Lanes of an instruction set's vectors.
+fn lanes(isa: Isa) -> usize {
+    match isa {
+        Isa::Scalar | Isa::Avx2 => 8,
+        Isa::Avx512 => 16,
     }
 }
 
@@ -86,9 +108,12 @@ fn dot_rows(isa: Isa, w: &Matrix<'_>, group: usize, input: &GemvInput, rows: &[u
                 let count = (w.rows() - first).min(GROUP);
                 let data = w.data().add(first * w.cols() * w.element_bytes());
                 let mut inputs = [input.floats.as_ptr(); WIDE];
-                for (pointer, &row) in inputs.iter_mut().zip(rows) {
+                let mut pairs = inputs;
+                for ((pointer, pair), &row) in inputs.iter_mut().zip(&mut pairs).zip(rows) {
                     *pointer = input.floats[row * input.cols..(row + 1) * input.cols].as_ptr();
+                    *pair = input.pairs[row * input.cols..(row + 1) * input.cols].as_ptr();
                 }
+                let inputs = [inputs, pairs];
                 match w.format() {
                     Format::F32 => float_group::<0>(isa, data, count, w.cols(), &inputs, rows.len(), out),
                     Format::F16 => float_group::<1>(isa, data, count, w.cols(), &inputs, rows.len(), out),
@@ -162,7 +187,7 @@ unsafe fn quantised_group_kernel<S: Simd, const EIGHT: bool>(
 
 dispatch! {
     unsafe fn float_group[const FORMAT: u8](
-        data: *const u8, count: usize, cols: usize, inputs: &[*const f32; WIDE], rows: usize, out: &mut Outputs
+        data: *const u8, count: usize, cols: usize, inputs: &[[*const f32; WIDE]; 2], rows: usize, out: &mut Outputs
     ) = float_group_kernel;
 }
 
@@ -171,7 +196,7 @@ unsafe fn float_group_kernel<S: Simd, const FORMAT: u8>(
     data: *const u8,
     count: usize,
     cols: usize,
-    inputs: &[*const f32; WIDE],
+    inputs: &[[*const f32; WIDE]; 2],
     rows: usize,
     out: &mut Outputs,
 ) {
@@ -198,25 +223,42 @@ unsafe fn float_rows<S: Simd, const FORMAT: u8, const T: usize>(
     data: *const u8,
     count: usize,
     cols: usize,
-    inputs: &[*const f32; WIDE],
+    inputs: &[[*const f32; WIDE]; 2],
     out: &mut Outputs,
 ) {
     let size = if FORMAT == 0 { 4 } else { 2 };
+    let [inputs, pairs] = inputs;
     for row in 0..count {
         let data = data.add(row * cols * size);
         // Four chains of additions hide the latency of one; which chain an input belongs to is fixed by its place.
         let mut acc = [[S::splat(0.0); CHAINS]; T];
         let mut k = 0;
-        while k + CHAINS * S::LANES <= cols {
-            for c in 0..CHAINS {
-                let at = k + c * S::LANES;
-                S::prefetch(data.wrapping_add(at * size + AHEAD));
-                let w = load_format::<S, FORMAT>(data.add(at * size));
-                for t in 0..T {
-                    acc[t][c] = S::fma(w, S::load(inputs[t].add(at)), acc[t][c]);
+        if FORMAT == 2 {
+            while k + CHAINS * S::LANES <= cols {
+                for c in (0..CHAINS).step_by(2) {
+                    let at = k + c * S::LANES;
+                    S::prefetch(data.wrapping_add(at * size + AHEAD));
+                    let w = S::load_bf16_pairs(data.add(at * size));
+                    for t in 0..T {
+                        let x = pairs[t].add(at);
+                        acc[t][c] = S::fma(w[0], S::load(x), acc[t][c]);
+                        acc[t][c + 1] = S::fma(w[1], S::load(x.add(S::LANES)), acc[t][c + 1]);
+                    }
                 }
+                k += CHAINS * S::LANES;
             }
-            k += CHAINS * S::LANES;
+        } else {
+            while k + CHAINS * S::LANES <= cols {
+                for c in 0..CHAINS {
+                    let at = k + c * S::LANES;
+                    S::prefetch(data.wrapping_add(at * size + AHEAD));
+                    let w = load_format::<S, FORMAT>(data.add(at * size));
+                    for t in 0..T {
+                        acc[t][c] = S::fma(w, S::load(inputs[t].add(at)), acc[t][c]);
+                    }
+                }
+                k += CHAINS * S::LANES;
+            }
         }
         while k + S::LANES <= cols {
             let w = load_format::<S, FORMAT>(data.add(k * size));

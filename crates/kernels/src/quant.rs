@@ -117,30 +117,22 @@ unsafe fn best_block<S: Simd>(weights: &[f32; BLOCK], q: &mut [i8; BLOCK], eight
     if !eight {
         let mut least = f32::INFINITY;
         // The full range is seldom best: clipping the largest weight a little makes all others finer.
-        for step in 0..24 {
-            let mut d = f16::from_f32(full * (0.74 + 0.015 * step as f32));
-            for refit in 0..2 {
-                let inverse = inverse_of(d);
-                let (mut error, mut wq, mut qq) = ([0.0f32; 8], [0.0f32; 8], [0.0f32; 8]);
-                let scale = d.to_f32();
-                for chunk in weights.as_chunks::<8>().0 {
-                    for i in 0..8 {
-                        let level = (chunk[i] * inverse).round_ties_even().max(low).min(high);
-                        let miss = chunk[i] - level * scale;
-                        error[i] += miss * miss;
-                        wq[i] += chunk[i] * level;
-                        qq[i] += level * level;
-                    }
-                }
-                let error: f32 = error.iter().sum();
-                if error < least {
-                    (least, best) = (error, d);
-                }
-                let qq: f32 = qq.iter().sum();
-                if refit == 0 && qq > 0.0 {
-                    // With these levels, the scale of least squares.
-                    d = f16::from_f32(wq.iter().sum::<f32>() / qq);
-                }
+        for step in 0..10 {
+            let inverse = 1.0 / (full * (0.76 + 0.03 * step as f32));
+            let (low, high) = (S::splat(low), S::splat(high));
+            let (mut ww, mut wq, mut qq) = (S::splat(0.0), S::splat(0.0), S::splat(0.0));
+            for i in (0..BLOCK).step_by(S::LANES) {
+                let w = S::load(weights.as_ptr().add(i));
+                let level = S::min(S::max(S::round(S::mul(w, S::splat(inverse))), low), high);
+                ww = S::fma(w, w, ww);
+                wq = S::fma(w, level, wq);
+                qq = S::fma(level, level, qq);
+            }
+            let (ww, wq, qq) = (S::sum(ww), S::sum(wq), S::sum(qq));
+            // With these levels, wq / qq is the scale of least squares, and this what it leaves.
+            let error = ww - wq * wq / qq.max(1.0);
+            if error < least {
+                (least, best) = (error, f16::from_f32(wq / qq.max(1.0)));
             }
         }
     }

@@ -23,6 +23,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load(p: *const f32) -> Self::F;
     /// Loads `LANES` bfloat16 values, widened.
     unsafe fn load_bf16(p: *const u8) -> Self::F;
+    /// Loads `2 × LANES` bfloat16 values, widened: those at even places, then those at odd places.
+    unsafe fn load_bf16_pairs(p: *const u8) -> [Self::F; 2];
     /// Loads `LANES` half floats, widened.
     unsafe fn load_f16(p: *const u8) -> Self::F;
     /// Stores `LANES` floats.
@@ -144,6 +146,11 @@ impl Simd for Scalar {
     unsafe fn load_bf16(p: *const u8) -> Self::F {
         let bits = p.cast::<[u16; N]>().read_unaligned();
         bits.map(|b| f32::from_bits(u32::from(u16::from_le(b)) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(p: *const u8) -> [Self::F; 2] {
+        let bits = p.cast::<[u32; N]>().read_unaligned().map(u32::from_le);
+        [bits.map(|b| f32::from_bits(b << 16)), bits.map(|b| f32::from_bits(b & 0xffff_0000))]
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u8) -> Self::F {
@@ -289,6 +296,12 @@ mod x86 {
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
         }
         #[inline(always)]
+        unsafe fn load_bf16_pairs(p: *const u8) -> [__m256; 2] {
+            let bits = _mm256_loadu_si256(p.cast());
+            let odd = _mm256_and_si256(bits, _mm256_set1_epi32(0xffff_0000u32 as i32));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits)), _mm256_castsi256_ps(odd)]
+        }
+        #[inline(always)]
         unsafe fn load_f16(p: *const u8) -> __m256 {
             _mm256_cvtph_ps(_mm_loadu_si128(p.cast()))
         }
@@ -422,6 +435,12 @@ mod x86 {
         unsafe fn load_bf16(p: *const u8) -> __m512 {
             let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+        #[inline(always)]
+        unsafe fn load_bf16_pairs(p: *const u8) -> [__m512; 2] {
+            let bits = _mm512_loadu_si512(p.cast());
+            let odd = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)), _mm512_castsi512_ps(odd)]
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const u8) -> __m512 {

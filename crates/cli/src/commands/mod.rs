@@ -2,6 +2,7 @@
 //!
 //! [`model`] and [`text`] are what several of them take.
 
+pub mod bench;
 pub mod completions;
 pub mod generate;
 pub mod inspect;
