@@ -26,6 +26,8 @@ pub(super) struct Markdown {
     /// Whether a space is owed before the next character.
     space: bool,
     quotes: usize,
+    /// Whether the last block is a list item: the next one stands close to it.
+    after_item: bool,
     /// While above 0, ends of blocks are only spaces: inside a heading or a table cell.
     inline: usize,
 }
@@ -38,6 +40,7 @@ impl Markdown {
             kind: Kind::Paragraph,
             space: false,
             quotes: 0,
+            after_item: false,
             inline: 0,
         }
     }
@@ -161,9 +164,10 @@ impl Markdown {
 
     fn write_block(&mut self, text: &str) {
         if !self.out.is_empty() {
-            let tight = is_item(text) && self.out.rsplit("\n\n").next().is_some_and(is_item);
+            let tight = is_item(text) && self.after_item;
             self.out.push_str(if tight { "\n" } else { "\n\n" });
         }
+        self.after_item = is_item(text);
         if self.quotes == 0 {
             self.out.push_str(text);
             return;

@@ -201,10 +201,21 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Parsed>, ParseError> {
 
 /// [`parse`], inside another file.
 pub(crate) fn parse_within(name: &str, bytes: &[u8], budget: &mut Budget) -> Result<Vec<Parsed>, ParseError> {
+    read(detect(bytes)?, name, bytes, budget)
+}
+
+/// Reads a file as a format, whatever its bytes look like.
+///
+/// # Errors
+/// [`ParseError`] when the bytes are not of that format.
+pub fn parse_as(format: Format, name: &str, bytes: &[u8]) -> Result<Vec<Parsed>, ParseError> {
+    read(format, name, bytes, &mut Budget::default())
+}
+
+fn read(format: Format, name: &str, bytes: &[u8], budget: &mut Budget) -> Result<Vec<Parsed>, ParseError> {
     if bytes.len() as u64 > MAX_INPUT {
         return Err(ParseError::TooLarge { what: "bytes of one file", limit: MAX_INPUT });
     }
-    let format = detect(bytes)?;
     let text = || encoding::decode(bytes);
     let mut parsed = match format {
         Format::Pdf => pdf::parse(bytes)?,

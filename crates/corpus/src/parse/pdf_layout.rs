@@ -57,7 +57,8 @@ pub(super) fn document(pages: &[Page]) -> String {
     let mut before: Option<Line> = None;
     for page in &lines {
         // The right edge of a column: where its longest lines end.
-        let edges: Vec<f64> = page.iter().map(|line| line.end).collect();
+        let mut edges: Vec<f64> = page.iter().map(|line| line.end).collect();
+        edges.sort_by(f64::total_cmp);
         let leading = leading(page);
         let mut first_on_page = true;
         for (index, line) in page.iter().enumerate() {
@@ -310,8 +311,8 @@ fn starts_paragraph(before: &Line, line: &Line, after: Option<&Line>, leading: f
 /// Whether a line ends well before its column does, and what follows does not go on with its sentence.
 fn ends_paragraph(line: &Line, next: &Line, edges: &[f64]) -> bool {
     // The column's edge: the furthest that a line starting left of this line's end goes, within reach.
-    let edge =
-        edges.iter().copied().filter(|edge| *edge < line.end + 40.0 * line.size).fold(line.end, f64::max);
+    let reach = edges.partition_point(|edge| *edge < line.end + 40.0 * line.size);
+    let edge = reach.checked_sub(1).and_then(|at| edges.get(at)).copied().unwrap_or(line.end).max(line.end);
     // A line is short when the next one's first word would have fitted.
     let letters = next.text.chars().count().max(1) as f64;
     let first = next.text.split(' ').next().map_or(0, |word| word.chars().count()) as f64;

@@ -43,8 +43,8 @@ fn document(text: &str) -> Result<Parsed, ParseError> {
     let Some(root) = root else {
         return Err(ParseError::Incomplete { format: "patent XML", missing: "a root element" });
     };
-    let mut parsed = Parsed::default();
-    parsed.title = tree.text_of(root, "invention-title").or_else(|| tree.text_of(root, "title-of-invention"));
+    let title = tree.text_of(root, "invention-title").or_else(|| tree.text_of(root, "title-of-invention"));
+    let mut parsed = Parsed { title, ..Parsed::default() };
     let publication = tree.find(root, "publication-reference");
     let application = tree.find(root, "application-reference");
     parsed.date = publication

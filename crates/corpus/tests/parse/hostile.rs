@@ -152,3 +152,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn long_flat_documents_take_linear_time() {
+    // No clock here: with quadratic work, each of these would run for hours.
+    for (open, piece, close) in [
+        ("<bill xmlns='http://schemas.gpo.gov/xml/uslm'><a>", "<heading>x</heading>", "</a></bill>"),
+        ("<bill><a>", "<header>x</header>", "</a></bill>"),
+        ("<bill><toc>", "<toc-entry>x</toc-entry>", "</toc></bill>"),
+        ("<FEDREG><RULE><P>", "<SU>1</SU><FTREF/>", "</P></RULE></FEDREG>"),
+        ("<note>", "a<b>x</b>", "</note>"),
+        ("<html><ul>", "<li>x", "</ul></html>"),
+        ("<html><table>", "<b>x</b>", "</table></html>"),
+        ("<html><table>", "<tr><td>x<td>y", "</table></html>"),
+        ("<html><p>", "<br>x", "</p></html>"),
+        ("<SEC-DOCUMENT>", "<DOCUMENT><TEXT>", "</DOCUMENT>"),
+        ("PATN\nWKU 1\nABST\n", "PAL  x\n", ""),
+        ("<us-patent-grant>", "<?xml version='1.0'?>", "<p>x</p></us-patent-grant>"),
+    ] {
+        let input = format!("{open}{}{close}", piece.repeat(200_000));
+        let _ = parse("flat", input.as_bytes());
+    }
+}
