@@ -35,7 +35,7 @@ impl Dialect for Gpo {
             "TITLE3" => Role::Heading(2),
             // "Authority:" and the text it introduces are one paragraph.
             "HED" => Role::Spaced,
-            "PSPACE" | "PGS" | "FRDOCBP" => Role::Spaced,
+            "PSPACE" | "PGS" | "FRDOCBP" | "DOC" | "SJDOC" | "SUBSJDOC" => Role::Spaced,
             "SUBJECT" if matches!(parent, "PREAMB" | "PRORULE" | "RULE" | "NOTICE") => Role::Heading(1),
             "SUBJECT" if matches!(parent, "SECTION" | "CONTENTS" | "SUBPART" | "CHAPTI") => Role::Flow,
             "SECTNO" => section_number(tree, id, parent),

@@ -1,6 +1,6 @@
 //! Hostile input ends in a typed error or in text: never in a panic, a hang or an overflow of the stack.
 
-use blackletter_corpus::parse::{ParseError, detect, parse};
+use blackletter_corpus::parse::{Format, ParseError, detect, parse, parse_as};
 use proptest::prelude::*;
 
 use crate::sample;
@@ -102,6 +102,30 @@ const SAMPLES: [&str; 15] = [
     "submission.txt",
 ];
 
+const FORMATS: [Format; 21] = [
+    Format::Pdf,
+    Format::Docx,
+    Format::Zip,
+    Format::Edgar,
+    Format::UuEncoded,
+    Format::UsptoText,
+    Format::UsptoXml,
+    Format::Uslm,
+    Format::BillDtd,
+    Format::FederalRegister,
+    Format::Ecfr,
+    Format::Eregs,
+    Format::DcCode,
+    Format::CaseXml,
+    Format::CaseHtml,
+    Format::PacerHtml,
+    Format::BillHtml,
+    Format::Html,
+    Format::Xml,
+    Format::Markdown,
+    Format::Text,
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -110,6 +134,18 @@ proptest! {
         let mut input = opening;
         input.extend(bytes);
         let _ = parse("random", &input);
+    }
+
+    #[test]
+    fn bytes_read_as_the_wrong_format_never_panic(
+        name in proptest::sample::select(&SAMPLES[..]),
+        format in proptest::sample::select(&FORMATS[..]),
+        tail in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut bytes = sample(name);
+        bytes.extend(tail);
+        let _ = parse_as(format, name, &bytes);
+        let _ = parse_as(format, name, &bytes[bytes.len() / 2..]);
     }
 
     #[test]
