@@ -2,3 +2,4 @@
 
 pub mod kl3m_data;
 pub mod texts;
+pub mod parse;

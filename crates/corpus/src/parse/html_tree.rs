@@ -1,0 +1,240 @@
+//! HTML into the [`Tree`], by `html5ever`'s rules for tag soup, under limits.
+//!
+//! The standard's tree building can blow up on hostile input (formatting elements are reopened in every paragraph;
+//! every start tag walks the open elements). So the input is fed in small pieces and both the number of nodes and
+//! the depth are checked between them.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+
+use html5ever::interface::{ElementFlags, NodeOrText, QuirksMode, TreeSink};
+use html5ever::tendril::{StrTendril, TendrilSink};
+use html5ever::{Attribute, LocalName, QualName, ns, parse_document};
+
+use super::tree::{Data, MAX_DEPTH, NodeId, Tree};
+use super::{MAX_MARKUP, ParseError};
+
+/// Bytes fed to the parser between two checks of the limits.
+const PIECE: usize = 4096;
+
+/// Reads HTML, however broken.
+///
+/// # Errors
+/// [`ParseError::TooDeep`] or [`ParseError::TooLarge`] where the tree outgrows its limits.
+pub(super) fn from_html(text: &str) -> Result<Tree, ParseError> {
+    if text.len() as u64 > MAX_MARKUP {
+        return Err(ParseError::TooLarge { what: "bytes of one marked-up document", limit: MAX_MARKUP });
+    }
+    // A sane page has a node per dozen bytes; more nodes than bytes means that elements are being multiplied.
+    let most_nodes = text.len().saturating_add(1024);
+    let sink =
+        Sink { tree: RefCell::new(Tree::new()), names: RefCell::new(Vec::new()), deepest: Cell::new(0) };
+    let mut parser = parse_document(sink, html5ever::ParseOpts::default());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let mut cut = rest.len().min(PIECE);
+        while !rest.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let (piece, after) = rest.split_at(cut);
+        parser.process(StrTendril::from(piece));
+        rest = after;
+        let sink = &parser.tokenizer.sink.sink;
+        if sink.deepest.get() > MAX_DEPTH {
+            return Err(ParseError::TooDeep { limit: MAX_DEPTH });
+        }
+        if sink.tree.borrow().len() > most_nodes {
+            return Err(ParseError::TooLarge { what: "HTML nodes", limit: most_nodes as u64 });
+        }
+    }
+    let tree = parser.finish();
+    if depth(&tree) > MAX_DEPTH {
+        return Err(ParseError::TooDeep { limit: MAX_DEPTH });
+    }
+    Ok(tree)
+}
+
+/// Depth of the finished tree, walked without recursion.
+fn depth(tree: &Tree) -> usize {
+    let mut deepest = 0;
+    let mut stack = vec![(Tree::ROOT, 0)];
+    while let Some((id, depth)) = stack.pop() {
+        deepest = deepest.max(depth);
+        stack.extend(tree.children(id).iter().map(|&child| (child, depth + 1)));
+    }
+    deepest
+}
+
+/// Takes the parser's orders and builds the tree.
+struct Sink {
+    tree: RefCell<Tree>,
+    /// Name of each node, by id, as the parser wants it back.
+    names: RefCell<Vec<Option<std::rc::Rc<QualName>>>>,
+    /// Deepest place anything was appended.
+    deepest: Cell<usize>,
+}
+
+impl Sink {
+    fn create(&self, data: Data, name: Option<QualName>) -> NodeId {
+        let id = self.tree.borrow_mut().push(data);
+        let mut names = self.names.borrow_mut();
+        names.resize(id.0 as usize, None);
+        names.push(name.map(std::rc::Rc::new));
+        id
+    }
+
+    fn note_depth(&self, parent: NodeId) {
+        let tree = self.tree.borrow();
+        let (mut depth, mut at) = (1, tree.parent(parent));
+        while let Some(id) = at {
+            depth += 1;
+            if depth > MAX_DEPTH {
+                break;
+            }
+            at = tree.parent(id);
+        }
+        self.deepest.set(self.deepest.get().max(depth));
+    }
+
+    fn detach(tree: &mut Tree, target: NodeId) {
+        if let Some(parent) = tree.parent(target) {
+            // The parser moves what it appended last far more often than anything else: search from the end.
+            if let Some(at) = tree.children(parent).iter().rposition(|&child| child == target) {
+                tree.node_mut(parent).children.remove(at);
+            }
+            tree.node_mut(target).parent = None;
+        }
+    }
+}
+
+impl TreeSink for Sink {
+    type Handle = NodeId;
+    type Output = Tree;
+    type ElemName<'a> = OwnedName;
+
+    fn finish(self) -> Tree {
+        self.tree.into_inner()
+    }
+
+    fn parse_error(&self, _: Cow<'static, str>) {}
+
+    fn get_document(&self) -> NodeId {
+        Tree::ROOT
+    }
+
+    fn elem_name<'a>(&'a self, target: &'a NodeId) -> OwnedName {
+        let names = self.names.borrow();
+        let name = names.get(target.0 as usize).cloned().flatten();
+        OwnedName(name.unwrap_or_else(|| std::rc::Rc::new(QualName::new(None, ns!(), LocalName::from("")))))
+    }
+
+    fn create_element(&self, name: QualName, attrs: Vec<Attribute>, _: ElementFlags) -> NodeId {
+        let data = {
+            let mut tree = self.tree.borrow_mut();
+            let local = tree.intern(&name.local);
+            let attrs = attrs
+                .iter()
+                .map(|attr| (tree.intern(&attr.name.local), attr.value.to_string()))
+                .collect::<Vec<_>>();
+            Data::Element(local, attrs)
+        };
+        self.create(data, Some(name))
+    }
+
+    fn create_comment(&self, _: StrTendril) -> NodeId {
+        self.create(Data::Other, None)
+    }
+
+    fn create_pi(&self, _: StrTendril, _: StrTendril) -> NodeId {
+        self.create(Data::Other, None)
+    }
+
+    fn append(&self, parent: &NodeId, child: NodeOrText<NodeId>) {
+        match child {
+            NodeOrText::AppendNode(node) => {
+                let mut tree = self.tree.borrow_mut();
+                Self::detach(&mut tree, node);
+                tree.append(*parent, node);
+            }
+            NodeOrText::AppendText(text) => self.tree.borrow_mut().append_text(*parent, &text),
+        }
+        self.note_depth(*parent);
+    }
+
+    fn append_based_on_parent_node(&self, element: &NodeId, previous: &NodeId, child: NodeOrText<NodeId>) {
+        let has_parent = self.tree.borrow().parent(*element).is_some();
+        if has_parent {
+            self.append_before_sibling(element, child);
+        } else {
+            self.append(previous, child);
+        }
+    }
+
+    fn append_doctype_to_document(&self, _: StrTendril, _: StrTendril, _: StrTendril) {}
+
+    fn get_template_contents(&self, target: &NodeId) -> NodeId {
+        *target
+    }
+
+    fn same_node(&self, x: &NodeId, y: &NodeId) -> bool {
+        x == y
+    }
+
+    fn set_quirks_mode(&self, _: QuirksMode) {}
+
+    fn append_before_sibling(&self, sibling: &NodeId, child: NodeOrText<NodeId>) {
+        let node = match child {
+            NodeOrText::AppendNode(node) => {
+                Self::detach(&mut self.tree.borrow_mut(), node);
+                node
+            }
+            NodeOrText::AppendText(text) => self.create(Data::Text(text.to_string()), None),
+        };
+        let mut tree = self.tree.borrow_mut();
+        let Some(parent) = tree.parent(*sibling) else { return };
+        let children = tree.children(parent);
+        let at = children.iter().rposition(|child| child == sibling).unwrap_or(children.len());
+        tree.node_mut(parent).children.insert(at, node);
+        tree.node_mut(node).parent = Some(parent);
+        drop(tree);
+        self.note_depth(parent);
+    }
+
+    fn add_attrs_if_missing(&self, target: &NodeId, attrs: Vec<Attribute>) {
+        let mut tree = self.tree.borrow_mut();
+        let new: Vec<_> = attrs
+            .iter()
+            .filter(|attr| tree.attr(*target, &attr.name.local).is_none())
+            .map(|attr| (std::sync::Arc::from(&*attr.name.local), attr.value.to_string()))
+            .collect();
+        if let Data::Element(_, existing) = &mut tree.node_mut(*target).data {
+            existing.extend(new);
+        }
+    }
+
+    fn remove_from_parent(&self, target: &NodeId) {
+        Self::detach(&mut self.tree.borrow_mut(), *target);
+    }
+
+    fn reparent_children(&self, node: &NodeId, new_parent: &NodeId) {
+        let mut tree = self.tree.borrow_mut();
+        let children = std::mem::take(&mut tree.node_mut(*node).children);
+        for child in children {
+            tree.append(*new_parent, child);
+        }
+    }
+}
+
+/// A name handed back to the parser.
+#[derive(Debug)]
+struct OwnedName(std::rc::Rc<QualName>);
+
+impl html5ever::interface::ElemName for OwnedName {
+    fn ns(&self) -> &html5ever::Namespace {
+        &self.0.ns
+    }
+
+    fn local_name(&self) -> &LocalName {
+        &self.0.local
+    }
+}
