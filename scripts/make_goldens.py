@@ -64,7 +64,9 @@ def checkpoint(name, changes, dtype, shard, old_rope):
         value["rope_theta"] = value.pop("rope_parameters")["rope_theta"]
         value["torch_dtype"] = value.pop("dtype", "float32")
         path.write_text(json.dumps(value, indent=2) + "\n")
-    model.float()
+    # Loaded anew: casting a model back and forth would round its rotary frequencies too.
+    model = MixtralForCausalLM.from_pretrained(where, dtype=torch.float32, attn_implementation="eager",
+                                               experts_implementation="eager").eval()
     vocab = config.vocab_size
     ids = torch.randint(3, vocab, (1, 70), generator=generator)
     tensors = {"input_ids": ids}

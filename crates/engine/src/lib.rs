@@ -14,6 +14,7 @@
 mod cache;
 mod engine;
 mod generate;
+mod measure;
 mod model_files;
 mod pipeline;
 pub mod python_json;
@@ -26,6 +27,7 @@ mod weights;
 
 pub use engine::{Engine, EngineError, LoadOptions, WeightDtype, quantise_checkpoint};
 pub use generate::{FinishReason, Generated, GenerationOptions, generate};
+pub use measure::{MeasureOptions, Measurement, measure};
 pub use model_files::ModelFiles;
 pub use pipeline::{Pipeline, PipelineError, Prompt};
 pub use request::{DEFAULT_MAX_NEW_TOKENS, GenerationRequest};

@@ -45,6 +45,8 @@ pub struct Runner<'e> {
     attention: Buffer,
     /// `[rows, vocab]` of the last call.
     logits: Vec<f32>,
+    /// Experts, summed over layers, that the last step went to.
+    active_experts: usize,
 }
 
 #[derive(Default)]
@@ -98,6 +100,7 @@ impl<'e> Runner<'e> {
             routing: Routing::default(),
             attention: Buffer::default(),
             logits: Vec::new(),
+            active_experts: 0,
         }
     }
 
@@ -124,6 +127,13 @@ impl<'e> Runner<'e> {
     /// KV-cache pages of 32 positions that sequences hold.
     pub fn pages_in_use(&self) -> usize {
         self.pages.used()
+    }
+
+    /// Bytes of weights that the last [`Self::decode`] read: every expert that any sequence went to counts once.
+    pub fn last_step_bytes(&self) -> u64 {
+        let weights = &self.engine.weights;
+        let layers = weights.layers.len().max(1) as u64;
+        weights.bytes_per_token(0) + weights.expert_bytes() * self.active_experts as u64 / layers
     }
 
     /// The logits `[vocab]` of row `row` of the last call: [`Self::prefill`] makes one row, [`Self::decode`] one a
@@ -348,6 +358,7 @@ impl<'e> Runner<'e> {
         s.attended.resize(batch);
         s.inner.resize(batch * c.num_experts_per_tok);
         self.routing.reserve(batch, c.num_local_experts, c.num_experts_per_tok);
+        self.active_experts = 0;
         let embedding = engine.weights.embedding.matrix()?;
         for (&id, x) in ids.iter().zip(s.x.chunks_exact_mut(hidden)) {
             embedding.row_to_f32(id as usize, x);
@@ -430,6 +441,7 @@ impl<'e> Runner<'e> {
         s.hidden.finish(isa);
         let top_k = engine.config.num_experts_per_tok;
         route(isa, s.hidden.rows_mut(), &weights.router, hidden, top_k, &mut self.routing);
+        self.active_experts += (0..self.routing.experts()).filter(|&e| !self.routing.rows_of(e).is_empty()).count();
         let experts = &weights.experts;
         let first = |e: usize| (experts[e].w1.checked(), experts[e].w3.checked());
         gemv_swiglu(pool, isa, first, &self.routing, &s.hidden, s.inner.rows_mut());

@@ -2,6 +2,7 @@
 
 use crate::{
     ConfigError, MixtralConfig,
+    config::read_small,
     names::{self, Expected, QUANTS, SCALES},
 };
 use memmap2::{Mmap, UncheckedAdvice};
@@ -9,7 +10,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -63,6 +64,9 @@ impl Dtype {
 /// The checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
+    /// There is nothing of that name.
+    #[error("{0} does not exist: a model is a directory with config.json and model.safetensors")]
+    NotFound(String),
     /// The directory is not one.
     #[error("{0} is not a model directory: it must be a directory with config.json and model.safetensors")]
     NotADirectory(String),
@@ -75,8 +79,25 @@ pub enum CheckpointError {
         source: ConfigError,
     },
     /// No weights were found.
-    #[error("{0} has no weights: neither model.safetensors nor model.safetensors.index.json is there")]
-    NoWeights(String),
+    #[error(
+        "{path} has no weights: neither model.safetensors nor model.safetensors.index.json is there{hint}"
+    )]
+    NoWeights {
+        /// The directory.
+        path: String,
+        /// What is there instead.
+        hint: &'static str,
+    },
+    /// Two files of a sharded checkpoint hold a tensor of the same name.
+    #[error(
+        "{path} holds {name:?}, which another weight file holds too: the shards are of different checkpoints"
+    )]
+    Duplicate {
+        /// The later file.
+        path: String,
+        /// The tensor.
+        name: String,
+    },
     /// A file cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
@@ -114,7 +135,7 @@ pub enum CheckpointError {
     },
 }
 
-/// One tensor inside a memory map; cheap to clone, keeps the map alive.
+/// One tensor inside a memory map (or a buffer); cheap to clone, keeps the map alive.
 #[derive(Clone, Debug)]
 pub struct StoredTensor {
     bytes: Bytes,
@@ -126,6 +147,7 @@ pub struct StoredTensor {
 #[derive(Clone, Debug)]
 enum Bytes {
     Map(Arc<Mmap>),
+    Shared(Arc<[u8]>),
     Static(&'static [u8]),
 }
 
@@ -133,6 +155,7 @@ impl Bytes {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Map(map) => map,
+            Self::Shared(bytes) => bytes,
             Self::Static(bytes) => bytes,
         }
     }
@@ -195,6 +218,7 @@ pub struct Checkpoint {
     /// What the model is.
     pub config: MixtralConfig,
     tensors: BTreeMap<String, StoredTensor>,
+    unsupported: BTreeMap<String, safetensors::Dtype>,
     extra: Vec<String>,
     files: Vec<PathBuf>,
     bytes: u64,
@@ -207,18 +231,16 @@ impl Checkpoint {
     /// When anything is missing, damaged or does not fit; tensors that do not are named all at once.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         let shown = dir.display().to_string();
+        if !dir.exists() {
+            return Err(CheckpointError::NotFound(shown));
+        }
         if !dir.is_dir() {
             return Err(CheckpointError::NotADirectory(shown));
         }
         let config = MixtralConfig::from_dir(dir)
             .map_err(|source| CheckpointError::Config { path: shown.clone(), source })?;
-        let mut checkpoint = Self {
-            config,
-            tensors: BTreeMap::new(),
-            extra: Vec::new(),
-            files: weight_files(dir)?,
-            bytes: 0,
-        };
+        let mut checkpoint = Self::empty(config);
+        checkpoint.files = weight_files(dir)?;
         for file in checkpoint.files.clone() {
             let bytes = Bytes::Map(Arc::new(map(&file)?));
             checkpoint.add(bytes, &file.display().to_string())?;
@@ -232,14 +254,29 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::open`].
     pub fn from_static(config: &[u8], weights: &'static [u8]) -> Result<Self, CheckpointError> {
-        let shown = "the embedded model".to_string();
+        Self::in_memory(config, Bytes::Static(weights), "the embedded model")
+    }
+
+    /// As [`Self::from_static`], over a buffer that the tensors keep alive.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(config: &[u8], weights: Arc<[u8]>) -> Result<Self, CheckpointError> {
+        Self::in_memory(config, Bytes::Shared(weights), "the model in memory")
+    }
+
+    fn in_memory(config: &[u8], weights: Bytes, shown: &str) -> Result<Self, CheckpointError> {
         let config = MixtralConfig::from_json(config)
-            .map_err(|source| CheckpointError::Config { path: shown.clone(), source })?;
-        let mut checkpoint =
-            Self { config, tensors: BTreeMap::new(), extra: Vec::new(), files: Vec::new(), bytes: 0 };
-        checkpoint.add(Bytes::Static(weights), &shown)?;
-        checkpoint.check(&shown)?;
+            .map_err(|source| CheckpointError::Config { path: shown.into(), source })?;
+        let mut checkpoint = Self::empty(config);
+        checkpoint.add(weights, shown)?;
+        checkpoint.check(shown)?;
         Ok(checkpoint)
+    }
+
+    fn empty(config: MixtralConfig) -> Self {
+        let (tensors, unsupported) = (BTreeMap::new(), BTreeMap::new());
+        Self { config, tensors, unsupported, extra: Vec::new(), files: Vec::new(), bytes: 0 }
     }
 
     /// The tensor of that name.
@@ -270,10 +307,14 @@ impl Checkpoint {
     fn add(&mut self, bytes: Bytes, path: &str) -> Result<(), CheckpointError> {
         let slice = bytes.as_slice();
         self.bytes += slice.len() as u64;
-        for (name, dtype, shape, range) in read_header(slice, path)? {
+        let header = read_header(slice, path)?;
+        for (name, dtype, shape, range) in header.tensors {
             let tensor = StoredTensor { bytes: bytes.clone(), range, dtype, shape };
-            self.tensors.insert(name, tensor);
+            if self.tensors.insert(name.clone(), tensor).is_some() {
+                return Err(CheckpointError::Duplicate { path: path.into(), name });
+            }
         }
+        self.unsupported.extend(header.unsupported);
         Ok(())
     }
 
@@ -290,9 +331,11 @@ impl Checkpoint {
         for want in wanted {
             if let Some(found) = self.tensors.get(&want.name) {
                 if found.shape != want.shape {
-                    problems.push(format!("  {}: shape {:?}, expected {:?}", want.name, found.shape, want.shape));
+                    problems
+                        .push(format!("  {}: shape {:?}, expected {:?}", want.name, found.shape, want.shape));
                 } else if found.dtype == Dtype::U8 {
-                    problems.push(format!("  {}: dtype uint8, expected float32, float16 or bfloat16", want.name));
+                    problems
+                        .push(format!("  {}: dtype uint8, expected float32, float16 or bfloat16", want.name));
                 }
                 used.insert(want.name);
                 continue;
@@ -303,18 +346,40 @@ impl Checkpoint {
                     problems.extend(quantised_problem(&want, q, s));
                     used.extend([quants, scales]);
                 }
-                _ => problems.push(format!("  {}: missing, expected {:?}", want.name, want.shape)),
+                _ => match self.unsupported.remove(&want.name) {
+                    Some(dtype) => problems.push(format!(
+                        "  {}: dtype {dtype:?}, expected float32, float16 or bfloat16",
+                        want.name
+                    )),
+                    None => problems.push(format!("  {}: missing, expected {:?}", want.name, want.shape)),
+                },
             }
         }
         if !problems.is_empty() {
-            if let Some(other) = self.tensors.keys().find(|name| !used.contains(*name)) {
+            if let Some(hint) = self.other_prefix(&used) {
+                problems.push(hint);
+            } else if let Some(other) = self.tensors.keys().find(|name| !used.contains(*name)) {
                 problems.push(format!("  (the files have {} tensors, such as {other})", self.tensors.len()));
             }
             return Err(CheckpointError::Tensors { path: path.into(), problems });
         }
         self.extra = self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
+        self.extra.extend(std::mem::take(&mut self.unsupported).into_keys());
+        self.extra.sort();
         self.tensors.retain(|name, _| used.contains(name));
         Ok(())
+    }
+
+    /// What to say when the names are those of a model inside or outside of another module.
+    fn other_prefix(&self, used: &BTreeSet<String>) -> Option<String> {
+        let known = names::Layer(0).attention_norm();
+        let bare = known.strip_prefix("model.")?;
+        let found = self.tensors.keys().find(|name| !used.contains(*name) && name.ends_with(bare))?;
+        let prefix = found.strip_suffix(bare)?;
+        Some(format!(
+            "  (the names in the files begin with {prefix:?} where \"model.\" is expected, such as {found}: save the \
+             MixtralForCausalLM itself, not a module inside or around it)"
+        ))
     }
 }
 
@@ -334,11 +399,15 @@ fn quantised_problem(want: &Expected, quants: &StoredTensor, scales: &StoredTens
     })
 }
 
-/// `(name, dtype, shape, where its bytes are)` of every tensor of a safetensors file with a supported dtype.
-pub(crate) fn read_header(
-    bytes: &[u8],
-    path: &str,
-) -> Result<Vec<(String, Dtype, Vec<usize>, Range<usize>)>, CheckpointError> {
+/// What the header of a safetensors file lists.
+struct Header {
+    /// `(name, dtype, shape, where its bytes are)` of every tensor with a supported dtype.
+    tensors: Vec<(String, Dtype, Vec<usize>, Range<usize>)>,
+    /// The others.
+    unsupported: Vec<(String, safetensors::Dtype)>,
+}
+
+fn read_header(bytes: &[u8], path: &str) -> Result<Header, CheckpointError> {
     let refuse = |why: String| CheckpointError::Safetensors { path: path.into(), why };
     if bytes.starts_with(b"version https://git-lfs") {
         return Err(CheckpointError::LfsPointer(path.into()));
@@ -346,9 +415,12 @@ pub(crate) fn read_header(
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| refuse(e.to_string()))?;
     // The header's length itself takes 8 bytes.
     let start = header.checked_add(8).ok_or_else(|| refuse("the header's length overflows".into()))?;
-    let mut tensors = Vec::new();
+    let (mut tensors, mut unsupported) = (Vec::new(), Vec::new());
     for (name, info) in metadata.tensors() {
-        let Some(dtype) = Dtype::of(info.dtype) else { continue };
+        let Some(dtype) = Dtype::of(info.dtype) else {
+            unsupported.push((name, info.dtype));
+            continue;
+        };
         let (from, to) = info.data_offsets;
         let end = start.checked_add(to).filter(|&end| end <= bytes.len() && from <= to);
         let len = info.shape.iter().try_fold(dtype.bytes(), |n, &d| n.checked_mul(d));
@@ -356,10 +428,14 @@ pub(crate) fn read_header(
             (Some(end), Some(len)) if len == to - from => {
                 tensors.push((name, dtype, info.shape.clone(), start + from..end));
             }
-            _ => return Err(refuse(format!("tensor {name:?} has offsets that do not fit its shape or the file"))),
+            _ => {
+                return Err(refuse(format!(
+                    "tensor {name:?} has offsets that do not fit its shape or the file"
+                )));
+            }
         }
     }
-    Ok(tensors)
+    Ok(Header { tensors, unsupported })
 }
 
 fn map(path: &Path) -> Result<Mmap, CheckpointError> {
@@ -378,10 +454,15 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     }
     let index = dir.join("model.safetensors.index.json");
     let path = index.display().to_string();
-    let text = match fs::read(&index) {
+    let text = match read_small(&index) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(CheckpointError::NoWeights(dir.display().to_string()));
+            let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+            let hint = match pickled.iter().any(|name| dir.join(name).exists()) {
+                true => "; convert pytorch_model.bin to safetensors, pickles can run code",
+                false => "",
+            };
+            return Err(CheckpointError::NoWeights { path: dir.display().to_string(), hint });
         }
         Err(source) => return Err(CheckpointError::Read { path, source }),
     };
@@ -396,7 +477,11 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
             Some(name) if !name.is_empty() && !name.contains(['/', '\\']) && name != ".." && name != "." => {
                 files.insert(dir.join(name));
             }
-            _ => return Err(refuse(format!("the file of {tensor:?} is {file}, not a name in this directory"))),
+            _ => {
+                return Err(refuse(format!(
+                    "the file of {tensor:?} is {file}, not a name in this directory"
+                )));
+            }
         }
     }
     if files.is_empty() {

@@ -1,7 +1,7 @@
 //! `config.json`: what the model is.
 
 use serde_json::{Map, Value, json};
-use std::{fs, path::Path};
+use std::{fs, io::Read, path::Path};
 
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +76,17 @@ pub struct MixtralConfig {
     pub pad_token_id: Option<u32>,
 }
 
-/// Beyond this no dimension is plausible; products of three stay far inside `u64`.
+/// Beyond this no dimension is plausible; products of two stay far inside `u64`.
 const LARGEST: u64 = 1 << 24;
+
+/// Beyond this many experts in all layers, a list of the tensors alone would fill the memory.
+const MOST_EXPERTS: u64 = 1 << 16;
+
+/// Beyond this many numbers no file system holds the weights; all byte counts stay inside `u64`.
+const MOST_PARAMETERS: u128 = 1 << 50;
+
+/// A `config.json` larger than this is something else.
+const LARGEST_FILE: u64 = 16 << 20;
 
 impl MixtralConfig {
     /// Reads `config.json` of a model directory.
@@ -86,7 +95,7 @@ impl MixtralConfig {
     /// When it cannot be read or used; the message names key, value and what is allowed.
     pub fn from_dir(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join("config.json");
-        let bytes = fs::read(&path)
+        let bytes = read_small(&path)
             .map_err(|source| ConfigError::Read { path: path.display().to_string(), source })?;
         Self::from_json(&bytes)
     }
@@ -97,12 +106,16 @@ impl MixtralConfig {
     /// As [`Self::from_dir`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
         let value: Value = serde_json::from_slice(bytes).map_err(|e| ConfigError::Json(e.to_string()))?;
-        let Value::Object(map) = value else { return Err(ConfigError::Json("it is another kind of value".into())) };
+        let Value::Object(map) = value else {
+            return Err(ConfigError::Json("it is another kind of value".into()));
+        };
         let architecture = match (map.get("model_type"), map.get("architectures")) {
             (Some(Value::String(kind)), _) => kind.clone(),
-            (_, Some(Value::Array(list))) => {
-                list.first().and_then(Value::as_str).unwrap_or_default().replace("MixtralForCausalLM", "mixtral")
-            }
+            (_, Some(Value::Array(list))) => list
+                .first()
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .replace("MixtralForCausalLM", "mixtral"),
             _ => return Err(ConfigError::Missing("model_type")),
         };
         if architecture != "mixtral" {
@@ -154,7 +167,8 @@ impl MixtralConfig {
     /// # Errors
     /// Names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.num_key_value_heads == 0 || !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+        if self.num_key_value_heads == 0 || !self.num_attention_heads.is_multiple_of(self.num_key_value_heads)
+        {
             return Err(refused(
                 "num_key_value_heads",
                 &json!(self.num_key_value_heads),
@@ -182,13 +196,36 @@ impl MixtralConfig {
                 return Err(refused(key, &json!(value), format!("at most {most}")));
             }
         }
+        // With the limits above, neither product can overflow.
+        let experts = self.num_hidden_layers as u64 * self.num_local_experts as u64;
+        if experts > MOST_EXPERTS {
+            return Err(refused(
+                "num_local_experts",
+                &json!(self.num_local_experts),
+                format!(
+                    "such that num_hidden_layers x num_local_experts = {experts} is at most {MOST_EXPERTS}"
+                ),
+            ));
+        }
+        let parameters = self.count_parameters(self.num_local_experts, true);
+        if parameters > MOST_PARAMETERS {
+            return Err(refused(
+                "hidden_size",
+                &json!(self.hidden_size),
+                format!("such that all parameters, here {parameters}, are at most {MOST_PARAMETERS}"),
+            ));
+        }
         for (key, id) in [("bos_token_id", self.bos_token_id), ("pad_token_id", self.pad_token_id)] {
             if id.is_some_and(|id| id as usize >= self.vocab_size) {
                 return Err(refused(key, &json!(id), format!("below vocab_size = {}", self.vocab_size)));
             }
         }
         if let Some(id) = self.eos_token_id.iter().find(|&&id| id as usize >= self.vocab_size) {
-            return Err(refused("eos_token_id", &json!(id), format!("below vocab_size = {}", self.vocab_size)));
+            return Err(refused(
+                "eos_token_id",
+                &json!(id),
+                format!("below vocab_size = {}", self.vocab_size),
+            ));
         }
         Ok(())
     }
@@ -276,27 +313,46 @@ impl MixtralConfig {
 
     /// Numbers in all tensors.
     pub fn total_parameters(&self) -> u64 {
-        self.shared_parameters() + self.num_hidden_layers as u64 * self.num_local_experts as u64 * self.expert_parameters()
+        saturating(self.count_parameters(self.num_local_experts, true))
     }
 
     /// Numbers that one token is multiplied with: all but the experts that it does not go to, and the input embedding, in
     /// which it is only looked up.
     pub fn active_parameters(&self) -> u64 {
-        let looked_up = if self.tie_word_embeddings { 0 } else { self.vocab_size as u64 * self.hidden_size as u64 };
-        self.shared_parameters() - looked_up + self.num_hidden_layers as u64 * self.num_experts_per_tok as u64 * self.expert_parameters()
+        saturating(self.count_parameters(self.num_experts_per_tok, self.tie_word_embeddings))
     }
 
-    fn expert_parameters(&self) -> u64 {
-        3 * self.hidden_size as u64 * self.intermediate_size as u64
+    /// In `u128`, where no product of four sizes below [`LARGEST`] overflows.
+    fn count_parameters(&self, experts: usize, embedding: bool) -> u128 {
+        let wide = |n: usize| n as u128;
+        let hidden = wide(self.hidden_size);
+        let (q, kv) = (wide(self.num_attention_heads), wide(self.num_key_value_heads));
+        let attention = 2 * hidden * (q + kv) * wide(self.head_dim);
+        let expert = 3 * hidden * wide(self.intermediate_size);
+        let norms_and_router = hidden * (wide(self.num_local_experts) + 2);
+        let layer = attention + norms_and_router + wide(experts) * expert;
+        let head = u128::from(!self.tie_word_embeddings);
+        let tables = (u128::from(embedding) + head) * wide(self.vocab_size) * hidden;
+        wide(self.num_hidden_layers) * layer + tables + hidden
     }
+}
 
-    fn shared_parameters(&self) -> u64 {
-        let hidden = self.hidden_size as u64;
-        let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
-        let layer = hidden * (2 * q as u64 + 2 * kv as u64 + self.num_local_experts as u64 + 2);
-        let tables = if self.tie_word_embeddings { 1 } else { 2 };
-        self.num_hidden_layers as u64 * layer + tables * self.vocab_size as u64 * hidden + hidden
+fn saturating(n: u128) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// Reads a file that is small by nature, and refuses one that is not before it fills the memory.
+pub(crate) fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
+    // Before opening, which waits for a writer if it is a pipe.
+    if !fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
     }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(std::io::Error::other(format!("it is larger than {LARGEST_FILE} bytes")));
+    }
+    Ok(bytes)
 }
 
 fn refused(key: &'static str, value: &Value, allowed: impl Into<String>) -> ConfigError {
@@ -326,7 +382,10 @@ fn number(map: &Map<String, Value>, key: &'static str) -> Result<Option<f64>, Co
 
 fn positive(map: &Map<String, Value>, key: &'static str) -> Result<Option<f64>, ConfigError> {
     match number(map, key)? {
-        Some(x) if x <= 0.0 => Err(refused(key, &json!(x), "a number above 0")),
+        // Arithmetic is in f32, where a smaller number is 0 and a larger one infinite.
+        Some(x) if (x as f32) < f32::MIN_POSITIVE || (x as f32).is_infinite() => {
+            Err(refused(key, &json!(x), "a number above 0 that a 32-bit float can hold"))
+        }
         other => Ok(other),
     }
 }
@@ -349,14 +408,22 @@ fn rope_theta(map: &Map<String, Value>) -> Result<f64, ConfigError> {
                 if !kind.is_null() && kind.as_str() != Some("default") {
                     return Err(refused("rope_parameters.rope_type", kind, "\"default\""));
                 }
-                if let Some(theta) = positive(rope, "rope_theta")? {
+                if let Some(theta) = base(rope)? {
                     return Ok(theta);
                 }
             }
             Some(value) => return Err(refused("rope_parameters", value, "an object or null")),
         }
     }
-    Ok(positive(map, "rope_theta")?.unwrap_or(10_000.0))
+    Ok(base(map)?.unwrap_or(10_000.0))
+}
+
+/// The base of the rotary angles: below 1, later pairs would turn faster than a radian a position.
+fn base(map: &Map<String, Value>) -> Result<Option<f64>, ConfigError> {
+    match positive(map, "rope_theta")? {
+        Some(x) if x < 1.0 => Err(refused("rope_theta", &json!(x), "at least 1")),
+        other => Ok(other),
+    }
 }
 
 /// A token id, a list of them, or null.
@@ -391,7 +458,8 @@ mod tests {
         let config = MixtralConfig::geometry("kl3m-002-520m").unwrap();
         assert_eq!(config.total_parameters(), 520_193_024);
         assert_eq!(config.active_parameters(), 285_312_000);
-        let counted: usize = crate::names::expected(&config).iter().map(|t| t.shape.iter().product::<usize>()).sum();
+        let counted: usize =
+            crate::names::expected(&config).iter().map(|t| t.shape.iter().product::<usize>()).sum();
         assert_eq!(counted as u64, config.total_parameters());
     }
 
@@ -400,6 +468,20 @@ mod tests {
         for name in MixtralConfig::GEOMETRIES {
             let config = MixtralConfig::geometry(name).unwrap();
             assert_eq!(read(&config.to_json("bfloat16")).unwrap(), config);
+        }
+    }
+
+    /// Found by fuzzing: a number was read as its neighbour.
+    #[test]
+    fn numbers_are_read_to_the_last_bit() {
+        let text = "1006666666666666666666666666666666666.0";
+        let written = tiny().to_string().replace("\"rope_theta\":10000.0", &format!("\"rope_theta\":{text}"));
+        let theta = MixtralConfig::from_json(written.as_bytes()).unwrap().rope_theta;
+        assert_eq!(theta, text.parse::<f64>().unwrap());
+        for theta in [1.0066666666666667e36, 12_345.678_901_234_567, 1.000_000_000_000_000_2, 3.3e38] {
+            let config =
+                MixtralConfig { rope_theta: theta, ..MixtralConfig::geometry("kl3m-002-520m").unwrap() };
+            assert_eq!(read(&config.to_json("float32")).unwrap(), config);
         }
     }
 
@@ -426,15 +508,28 @@ mod tests {
             ("head_dim", json!(63)),
             ("sliding_window", json!(-1)),
             ("rms_norm_eps", json!(0)),
+            ("rms_norm_eps", json!(1e-50)),
+            ("rope_parameters", json!({ "rope_theta": 1e108 })),
+            ("rope_parameters", json!({ "rope_theta": 0.5 })),
             ("tie_word_embeddings", json!("no")),
             ("eos_token_id", json!([1, 40000])),
             ("hidden_act", json!("gelu")),
+            ("num_hidden_layers", json!(1 << 13)),
+            ("num_local_experts", json!(1 << 12 | 1)),
         ] {
             let mut value = tiny();
             value[key] = bad;
             let message = read(&value).unwrap_err().to_string();
+            let key = if key == "rope_parameters" { "rope_theta" } else { key };
             assert!(message.contains(key), "{message}");
         }
+        // Each size is within its own limit; together they would take gigabytes for the names alone.
+        let mut many = tiny();
+        (many["num_hidden_layers"], many["num_local_experts"]) = (json!(1 << 12), json!(1 << 12));
+        assert!(read(&many).unwrap_err().to_string().contains("num_local_experts"));
+        let mut vast = tiny();
+        (vast["hidden_size"], vast["intermediate_size"]) = (json!(1 << 24), json!(1 << 24));
+        assert!(read(&vast).unwrap_err().to_string().contains("hidden_size"));
         let mut other = tiny();
         other["model_type"] = json!("llama");
         assert!(read(&other).unwrap_err().to_string().contains("llama"));

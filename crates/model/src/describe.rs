@@ -162,7 +162,8 @@ impl std::fmt::Display for Description {
         writeln!(f, "architecture       {}", self.architecture)?;
         writeln!(f, "parameters total   {}", million(self.total_parameters))?;
         writeln!(f, "parameters active  {}", million(self.active_parameters))?;
-        let dtypes: Vec<String> = self.dtypes.iter().map(|(name, n)| format!("{name} ({n} tensors)")).collect();
+        let dtypes: Vec<String> =
+            self.dtypes.iter().map(|(name, n)| format!("{name} ({n} tensors)")).collect();
         writeln!(f, "dtypes             {}", dtypes.join(", "))?;
         let mb = self.weight_bytes as f64 / 1e6;
         writeln!(f, "weights            {mb:.1} MB in {} file(s)", self.weight_files)?;

@@ -1,8 +1,8 @@
 //! `generation_config.json`: the settings that a model's authors generate with.
 
-use crate::config::{ConfigError, ids};
+use crate::config::{ConfigError, ids, read_small};
 use serde_json::{Map, Value};
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// What stands in `generation_config.json`; `None` where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,7 +34,7 @@ impl GenerationConfig {
     /// When the file is there and cannot be read or used.
     pub fn from_dir(dir: &Path) -> Result<Option<Self>, ConfigError> {
         let path = dir.join("generation_config.json");
-        match fs::read(&path) {
+        match read_small(&path) {
             Ok(bytes) => Self::from_json(&bytes).map(Some),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(ConfigError::Read { path: path.display().to_string(), source }),
@@ -46,8 +46,8 @@ impl GenerationConfig {
     /// # Errors
     /// As [`Self::from_dir`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
-        let map: Map<String, Value> =
-            serde_json::from_slice(bytes).map_err(|e| ConfigError::Json(format!("generation_config.json: {e}")))?;
+        let map: Map<String, Value> = serde_json::from_slice(bytes)
+            .map_err(|e| ConfigError::Json(format!("generation_config.json: {e}")))?;
         let float = |key: &'static str| match map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(v) => v.as_f64().map(Some).ok_or_else(|| wrong(key, v, "a number")),
@@ -72,7 +72,11 @@ impl GenerationConfig {
 }
 
 fn wrong(key: &'static str, value: &Value, allowed: &str) -> ConfigError {
-    ConfigError::Value { key, value: value.to_string(), allowed: format!("must be {allowed} (generation_config.json)") }
+    ConfigError::Value {
+        key,
+        value: value.to_string(),
+        allowed: format!("must be {allowed} (generation_config.json)"),
+    }
 }
 
 #[cfg(test)]

@@ -7,17 +7,27 @@ use std::{borrow::Cow, path::Path};
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn random_checkpoint(dir: &Path, config: &MixtralConfig, dtype: Dtype, seed: u64) -> Result<(), WriteError> {
+pub fn random_checkpoint(
+    dir: &Path,
+    config: &MixtralConfig,
+    dtype: Dtype,
+    seed: u64,
+) -> Result<(), WriteError> {
     let tensors = names::expected(config)
         .into_iter()
         .enumerate()
         .map(|(i, expected)| {
             let (count, norm) = (expected.shape.iter().product::<usize>(), expected.shape.len() == 1);
             let bytes = move || {
-                let values: Vec<f32> =
-                    if norm { vec![1.0; count] } else { normal_values(seed ^ (i as u64 + 1) << 32, 0.02, count) };
+                let values: Vec<f32> = if norm {
+                    vec![1.0; count]
+                } else {
+                    normal_values(seed ^ (i as u64 + 1) << 32, 0.02, count)
+                };
                 Cow::Owned(match dtype {
-                    Dtype::BF16 => values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+                    Dtype::BF16 => {
+                        values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect()
+                    }
                     Dtype::F16 => values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
                     _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
                 })

@@ -81,6 +81,14 @@ pub fn write_checkpoint(
     if count > 1 {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
         write_json(&dir.join("model.safetensors.index.json"), &index)?;
+        // Readers take `model.safetensors` before an index: one left from before would hide what was written.
+        let stale = dir.join("model.safetensors");
+        match fs::remove_file(&stale) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(WriteError { path: stale.display().to_string(), source });
+            }
+            _ => {}
+        }
     }
     let mut value = config.to_json(dtype.name());
     for (key, extra) in extra_config {
@@ -94,6 +102,9 @@ fn write_shard(out: &mut dyn Write, tensors: Vec<TensorSource<'_>>) -> io::Resul
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut offset = 0;
     for tensor in &tensors {
+        if header.contains_key(&tensor.name) {
+            return Err(io::Error::other(format!("two tensors are named {}", tensor.name)));
+        }
         let dtype = match tensor.dtype {
             Dtype::F32 => "F32",
             Dtype::F16 => "F16",

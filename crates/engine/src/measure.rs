@@ -1,0 +1,201 @@
+//! Speed of a model on this machine, beside what the machine can do: `blackletter bench generate`.
+
+use crate::{Engine, EngineError, LoadOptions, Runner};
+use blackletter_kernels::{gemm_rate, read_bandwidth};
+use serde::Serialize;
+use std::{fs, path::Path, time::Instant};
+
+/// What to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct MeasureOptions {
+    /// Tokens of the prompt whose rate is measured.
+    pub prompt: usize,
+    /// Generated tokens per run.
+    pub generate: usize,
+    /// Tokens before the first generated one.
+    pub depth: usize,
+    /// Sequences generated together.
+    pub batch: usize,
+    /// Runs, of which medians are taken.
+    pub runs: usize,
+}
+
+/// Medians, and the ceilings measured in the same run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    /// The CPU's own name.
+    pub cpu: String,
+    /// Instruction set of the kernels.
+    pub simd: String,
+    /// Threads.
+    pub threads: usize,
+    /// Form of the weights that was asked for.
+    pub dtype: String,
+    /// Prompt tokens.
+    pub prompt: usize,
+    /// Tokens before the first generated one.
+    pub depth: usize,
+    /// Generated tokens per run.
+    pub gen_tokens: usize,
+    /// Sequences together.
+    pub batch: usize,
+    /// Runs.
+    pub runs: usize,
+    /// Prompt tokens per second.
+    pub prefill_tokens_per_s: f64,
+    /// Generated tokens per second of one sequence alone.
+    pub decode_tokens_per_s: f64,
+    /// Generated tokens per second of all sequences together; with `batch` 1 the same.
+    pub batch_decode_tokens_per_s: f64,
+    /// Seconds from opening the model to the first token after a 3-token prompt.
+    pub first_token_s: f64,
+    /// Most memory that the process held until the ceilings were measured.
+    pub peak_memory_bytes: u64,
+    /// Bytes of the weights.
+    pub weight_bytes: u64,
+    /// Bytes of weights that one generated token reads.
+    pub bytes_per_token: u64,
+    /// Read bandwidth of the machine, 10⁹ bytes per second.
+    pub read_gb_per_s: f64,
+    /// Multiply-add rate of the machine in the arithmetic of the prompt, 10⁹ operations per second.
+    pub gemm_gflops: f64,
+    /// Share of the read bandwidth that one sequence's decoding reached.
+    pub decode_read_fraction: f64,
+    /// Share of the read bandwidth that the batch's decoding reached, each distinct expert counted once a step.
+    pub batch_read_fraction: f64,
+    /// Share of the multiply-add rate that the prompt reached (integer products count like float ones).
+    pub prefill_gemm_fraction: f64,
+}
+
+/// Loads a model and measures it.
+///
+/// # Errors
+/// When it cannot be loaded, or the lengths do not fit its context.
+pub fn measure(dir: &Path, load: &LoadOptions, options: &MeasureOptions) -> Result<Measurement, EngineError> {
+    let start = Instant::now();
+    let engine = Engine::load(dir, load)?;
+    let mut runner = Runner::new(&engine);
+    let mut sequence = runner.start();
+    runner.prefill(&mut sequence, &ids(&engine, 3, 0))?;
+    let first_token_s = start.elapsed().as_secs_f64();
+    runner.finish(sequence);
+
+    let prompt = ids(&engine, options.prompt, 1);
+    let (mut prefill, mut single, mut batch, mut batch_bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for run in 0..=options.runs.max(1) {
+        let mut sequence = runner.start();
+        let start = Instant::now();
+        runner.prefill(&mut sequence, &prompt)?;
+        let seconds = start.elapsed().as_secs_f64();
+        runner.finish(sequence);
+        let (one, _) = decode(&mut runner, options, 1)?;
+        let many = if options.batch > 1 { decode(&mut runner, options, options.batch)? } else { (one, 0.0) };
+        // The first run warms up.
+        if run > 0 {
+            prefill.push(prompt.len() as f64 / seconds);
+            single.push(one);
+            batch.push(many.0);
+            batch_bytes.push(many.1);
+        }
+    }
+    let peak_memory_bytes = peak_memory();
+    let weights = engine.weights();
+    let c = engine.config();
+    let read = read_bandwidth(engine.pool(), engine.isa(), 5);
+    let rate = gemm_rate(engine.pool(), engine.isa(), engine.arithmetic(), 5);
+    let bytes_per_token = weights.bytes_per_token(c.num_experts_per_tok);
+    let head = (c.vocab_size * c.hidden_size) as f64;
+    let flops = 2.0 * (c.active_parameters() as f64 - head) * prompt.len() as f64 + 2.0 * head;
+    let (prefill, single, batch) = (median(prefill), median(single), median(batch));
+    let single_bytes = single * bytes_per_token as f64;
+    let batch_rate = if options.batch > 1 { median(batch_bytes) } else { single_bytes };
+    Ok(Measurement {
+        cpu: cpu_name(),
+        simd: engine.isa().to_string(),
+        threads: engine.pool().threads(),
+        dtype: load.dtype.map_or("stored".into(), |d| d.to_string()),
+        prompt: options.prompt,
+        depth: options.depth,
+        gen_tokens: options.generate,
+        batch: options.batch,
+        runs: options.runs,
+        prefill_tokens_per_s: prefill,
+        decode_tokens_per_s: single,
+        batch_decode_tokens_per_s: batch,
+        first_token_s,
+        peak_memory_bytes,
+        weight_bytes: weights.bytes(),
+        bytes_per_token,
+        read_gb_per_s: read / 1e9,
+        gemm_gflops: rate / 1e9,
+        decode_read_fraction: single_bytes / read,
+        batch_read_fraction: batch_rate / read,
+        prefill_gemm_fraction: flops * prefill / prompt.len() as f64 / rate,
+    })
+}
+
+/// Tokens per second of `batch` sequences stepped together, and bytes of weights per second.
+fn decode(runner: &mut Runner<'_>, options: &MeasureOptions, batch: usize) -> Result<(f64, f64), EngineError> {
+    let engine = runner.engine();
+    let mut first = runner.start();
+    runner.prefill(&mut first, &ids(engine, options.depth.max(1), 2))?;
+    let mut sequences: Vec<_> = (0..batch).map(|_| runner.fork(&first)).collect();
+    runner.finish(first);
+    // Random tokens, other ones for each sequence: a random model's own choices say nothing about experts.
+    let tokens: Vec<Vec<u32>> = (0..batch).map(|i| ids(engine, options.generate, 3 + i as u64)).collect();
+    let mut bytes = 0.0;
+    let mut step = Vec::with_capacity(batch);
+    let start = Instant::now();
+    for i in 0..options.generate {
+        step.clear();
+        step.extend(tokens.iter().map(|t| t[i]));
+        let mut active: Vec<_> = sequences.iter_mut().collect();
+        runner.decode(&mut active, &step)?;
+        bytes += runner.last_step_bytes() as f64;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    for sequence in sequences {
+        runner.finish(sequence);
+    }
+    Ok(((batch * options.generate) as f64 / seconds, bytes / seconds))
+}
+
+/// Random ids that are not special in the kl3m family.
+fn ids(engine: &Engine, n: usize, seed: u64) -> Vec<u32> {
+    let vocab = engine.config().vocab_size as u64;
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
+    (0..n)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let low = 7.min(vocab - 1);
+            (low + state % (vocab - low)) as u32
+        })
+        .collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// The process's largest resident set so far, in bytes; 0 where the system does not tell.
+fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn cpu_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |key: &str| {
+        info.lines().find(|l| l.starts_with(key)).and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_string())
+    };
+    match (field("model name"), field("cpu family"), field("model\t")) {
+        (Some(name), Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),
+        (Some(name), ..) => name,
+        _ => std::env::consts::ARCH.to_string(),
+    }
+}
