@@ -1,7 +1,7 @@
 //! Which commands there are.
 
 use crate::{
-    commands::{completions, generate, inspect, man, quantize, score},
+    commands::{completions, generate, inspect, man, quantize, score, tokenizer},
     failure::Failure,
 };
 use clap::{Parser, Subcommand};
@@ -25,6 +25,8 @@ pub enum Command {
     Quantize(quantize::Args),
     Completions(completions::Args),
     Man(man::Args),
+    #[command(subcommand)]
+    Tokenizer(tokenizer::Command),
 }
 
 impl Command {
@@ -40,6 +42,7 @@ impl Command {
             Self::Quantize(args) => args.run(),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(),
+            Self::Tokenizer(command) => command.run(),
         }
     }
 }

@@ -1,1 +1,3 @@
 //! Sources and parsers to documents, quality, licence gate, deduplication, Parquet
+
+pub mod texts;

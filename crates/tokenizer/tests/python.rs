@@ -1,5 +1,7 @@
 //! Ids and texts equal those of Python's `tokenizers`. Goldens: `scripts/make_tokenizer_goldens.py`.
 
+#![allow(clippy::unwrap_used)]
+
 use blackletter_tokenizer::{SpecialTokens, Tokenizer};
 use proptest::prelude::*;
 use serde::Deserialize;

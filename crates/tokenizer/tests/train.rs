@@ -1,5 +1,7 @@
 //! Training the kl3m-001 recipe on a little text of our own.
 
+#![allow(clippy::unwrap_used)]
+
 use blackletter_tokenizer::{
     SpecialTokens, Tokenizer,
     stats::Stats,
@@ -23,7 +25,8 @@ fn texts() -> Vec<String> {
 fn trained(texts: &[String], vocab_size: usize) -> train::Trained {
     let mut words = WordCounts::new().unwrap();
     for batch in texts.chunks(7) {
-        words.add(batch);
+        let batch: Vec<_> = batch.iter().map(|text| ("made up", text)).collect();
+        words.add(&batch);
     }
     train::train(words, &TrainOptions { vocab_size, min_frequency: 2 }).unwrap()
 }
@@ -80,7 +83,7 @@ fn every_space_is_a_token_of_its_own() {
 fn what_cannot_be_trained_is_said() {
     let options = TrainOptions { vocab_size: 1000, min_frequency: 2 };
     let mut words = WordCounts::new().unwrap();
-    words.add(&["text"]);
+    words.add(&[("d", "text")]);
     assert!(
         matches!(train::train(words, &options), Err(TrainError::VocabularyTooSmall { asked: 1000, least }) if least > 1000)
     );
@@ -101,10 +104,27 @@ fn what_is_written_loads_again_and_replaces_what_was_there() {
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]);
+    assert_eq!(
+        names,
+        ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "training.json"]
+    );
     assert_eq!(Tokenizer::load(dir.path()).unwrap().vocab_size(), 2048);
     let blocked = dir.path().join("tokenizer.json/deeper");
     assert!(trained.write(&blocked).unwrap_err().to_string().contains("tokenizer.json/deeper"));
+}
+
+#[test]
+fn what_went_in_is_written_down_whatever_the_batches() {
+    let texts = texts();
+    let consumed = trained(&texts, 2200).consumed;
+    let amount = consumed.datasets["made up"];
+    assert_eq!((amount.documents, amount.bytes), (200, texts.iter().map(|t| t.len() as u64).sum()));
+    let mut at_once = WordCounts::new().unwrap();
+    at_once.add(&texts.iter().map(|text| ("made up", text)).collect::<Vec<_>>());
+    assert_eq!(at_once.consumed(), consumed);
+    let mut other = WordCounts::new().unwrap();
+    other.add(&texts.iter().skip(1).map(|text| ("made up", text)).collect::<Vec<_>>());
+    assert_ne!(other.consumed().blake3, consumed.blake3);
 }
 
 #[test]

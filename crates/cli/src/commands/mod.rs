@@ -10,3 +10,4 @@ pub mod model;
 pub mod quantize;
 pub mod score;
 pub mod text;
+pub mod tokenizer;

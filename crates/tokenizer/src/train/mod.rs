@@ -6,7 +6,8 @@
 //! of two. Among those runs are one space and one line feed: as added tokens they are cut out before BPE sees them, so
 //! every space is a token of its own and no token used in encoding begins with a space and goes on with a letter.
 //!
-//! The same texts, in whatever order, give the same bytes.
+//! The same texts, in whatever order, give the same `tokenizer.json`, byte for byte. What went in is written beside it
+//! ([`Consumed`]).
 
 mod recipe;
 
@@ -16,7 +17,13 @@ use crate::{TokenizerError, bytes, fast::Splitter};
 use ahash::AHashMap;
 use compact_str::CompactString;
 use rayon::prelude::*;
-use std::{fs, io, io::Write, path::Path};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs, io,
+    io::Write,
+    path::Path,
+};
 use tokenizers::{
     AddedToken, PaddingDirection, PaddingParams, PaddingStrategy, Tokenizer as HuggingFace,
     models::bpe::{BPE, BpeTrainer},
@@ -27,7 +34,7 @@ use tokenizers::{
 pub const RECIPE: &str = "kl3m-001";
 
 /// What can be chosen about training.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct TrainOptions {
     /// The size to aim for, special and custom tokens included.
     pub vocab_size: usize,
@@ -80,10 +87,30 @@ pub enum TrainError {
     },
 }
 
+/// What a tokenizer was trained on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Consumed {
+    /// Texts and bytes of each dataset.
+    pub datasets: BTreeMap<String, Amount>,
+    /// BLAKE3 over the BLAKE3 hashes of all texts, in the order in which they were read, in hexadecimal.
+    pub blake3: String,
+}
+
+/// So much text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Amount {
+    /// Texts.
+    pub documents: u64,
+    /// UTF-8 bytes.
+    pub bytes: u64,
+}
+
 /// How often each piece of text occurs.
 pub struct WordCounts {
     splitter: Splitter,
     words: AHashMap<CompactString, u64>,
+    datasets: BTreeMap<String, Amount>,
+    hasher: blake3::Hasher,
 }
 
 impl WordCounts {
@@ -92,15 +119,20 @@ impl WordCounts {
     /// # Errors
     /// When the regular expressions that class characters cannot be made.
     pub fn new() -> Result<Self, TrainError> {
-        Ok(Self { splitter: Splitter::new()?, words: AHashMap::new() })
+        Ok(Self {
+            splitter: Splitter::new()?,
+            words: AHashMap::new(),
+            datasets: BTreeMap::new(),
+            hasher: blake3::Hasher::new(),
+        })
     }
 
-    /// Counts the pieces of some texts, on the threads of the current `rayon` pool.
-    pub fn add<T: AsRef<str> + Sync>(&mut self, texts: &[T]) {
+    /// Counts the pieces of some texts, given as (dataset, text), on the threads of the current `rayon` pool.
+    pub fn add<D: AsRef<str> + Sync, T: AsRef<str> + Sync>(&mut self, texts: &[(D, T)]) {
         let splitter = &self.splitter;
         let counts: Vec<AHashMap<&str, u64>> = texts
             .par_iter()
-            .fold(AHashMap::new, |mut counts: AHashMap<&str, u64>, text| {
+            .fold(AHashMap::new, |mut counts: AHashMap<&str, u64>, (_, text)| {
                 let (text, mut at) = (text.as_ref(), 0);
                 while at < text.len() {
                     let end = splitter.piece_end(text, at);
@@ -118,6 +150,19 @@ impl WordCounts {
                 }
             }
         }
+        let hashes: Vec<blake3::Hash> =
+            texts.par_iter().map(|(_, text)| blake3::hash(text.as_ref().as_bytes())).collect();
+        for ((dataset, text), hash) in texts.iter().zip(hashes) {
+            self.hasher.update(hash.as_bytes());
+            let amount = self.datasets.entry(dataset.as_ref().into()).or_default();
+            amount.documents += 1;
+            amount.bytes += text.as_ref().len() as u64;
+        }
+    }
+
+    /// What has been counted so far.
+    pub fn consumed(&self) -> Consumed {
+        Consumed { datasets: self.datasets.clone(), blake3: self.hasher.finalize().to_hex().to_string() }
     }
 
     /// How many different pieces there are.
@@ -163,6 +208,10 @@ pub struct Trained {
     pub custom: usize,
     /// Runs of spaces and line feeds that fill the vocabulary up.
     pub padding: usize,
+    /// How it was trained.
+    pub options: TrainOptions,
+    /// What on.
+    pub consumed: Consumed,
 }
 
 /// Trains the recipe.
@@ -184,6 +233,7 @@ pub fn train(words: WordCounts, options: &TrainOptions) -> Result<Trained, Train
         count if count > i32::MAX as u64 => return Err(TrainError::TooMuchText { count }),
         _ => {}
     }
+    let consumed = words.consumed();
     let specials: Vec<AddedToken> = SPECIAL_TOKENS.map(|t| AddedToken::from(t, true)).into();
     let trainer = BpeTrainer::builder()
         .show_progress(false)
@@ -214,7 +264,7 @@ pub fn train(words: WordCounts, options: &TrainOptions) -> Result<Trained, Train
     // Room for at least one space and one line feed, without which spaces would be joined to words.
     let size = (learned + custom + 2).next_power_of_two();
     let runs = (1..).flat_map(|n| [' ', '\n'].map(|c| recipe::run(c, n)));
-    let known: std::collections::HashSet<String> = added.iter().cloned().collect();
+    let known: HashSet<String> = added.iter().cloned().collect();
     let runs = runs.filter(|token| !known.contains(token) && tokenizer.token_to_id(token).is_none());
     let padding: Vec<String> = runs.take(size - learned - custom).collect();
     let filled = padding.len();
@@ -223,12 +273,12 @@ pub fn train(words: WordCounts, options: &TrainOptions) -> Result<Trained, Train
 
     let merges = learned - SPECIAL_TOKENS.len() - 256;
     let json = tokenizer.to_string(true).map_err(failed)?;
-    Ok(Trained { json, vocab_size: size, merges, custom, padding: filled })
+    Ok(Trained { json, vocab_size: size, merges, custom, padding: filled, options: *options, consumed })
 }
 
 impl Trained {
-    /// Writes `tokenizer.json`, and beside it what transformers wants to know: `tokenizer_config.json` and
-    /// `special_tokens_map.json`. Each file appears whole or not at all, `tokenizer.json` last.
+    /// Writes `tokenizer.json`, and beside it what transformers wants to know (`tokenizer_config.json` and
+    /// `special_tokens_map.json`) and what an auditor wants to know (`training.json`). Each file appears whole or not at all, `tokenizer.json` last.
     ///
     /// # Errors
     /// When the directory or a file cannot be written.
@@ -250,7 +300,13 @@ impl Trained {
         if let (Some(config), Some(map)) = (config.as_object_mut(), map.as_object()) {
             config.extend(map.clone());
         }
+        let training = serde_json::json!({
+            "recipe": RECIPE, "options": self.options, "consumed": self.consumed, "vocab_size": self.vocab_size,
+            "merges": self.merges, "custom": self.custom, "padding": self.padding,
+            "tokenizer_blake3": blake3::hash(format!("{}\n", self.json).as_bytes()).to_hex().to_string(),
+        });
         let files = [
+            ("training.json", format!("{training:#}\n")),
             ("special_tokens_map.json", format!("{map:#}\n")),
             ("tokenizer_config.json", format!("{config:#}\n")),
             ("tokenizer.json", format!("{}\n", self.json)),
