@@ -1,5 +1,5 @@
 //! Sources and parsers to documents, quality, licence gate, deduplication, Parquet
 
 pub mod kl3m_data;
-pub mod texts;
 pub mod parse;
+pub mod texts;

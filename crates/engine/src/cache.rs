@@ -80,8 +80,11 @@ impl Pages {
         if self.pages[old].users > 1 {
             let new = self.take();
             let (low, high) = self.pages.split_at_mut(old.max(new));
-            let (from, to) =
-                if old < new { (&low[old].data, &mut high[0].data) } else { (&high[0].data, &mut low[new].data) };
+            let (from, to) = if old < new {
+                (&low[old].data, &mut high[0].data)
+            } else {
+                (&high[0].data, &mut low[new].data)
+            };
             to.copy_from_slice(from);
             table.pages[at] = new;
             self.drop_user(old);
@@ -122,7 +125,14 @@ impl Pages {
     }
 
     /// Writes a token's key and value in one layer; its page has been prepared.
-    pub(crate) fn write(&mut self, table: &PageTable, layer: usize, position: usize, key: &[f32], value: &[f32]) {
+    pub(crate) fn write(
+        &mut self,
+        table: &PageTable,
+        layer: usize,
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
         let len = self.layer_len();
         let data = &mut self.pages[table.pages[position / PAGE - table.first]].data;
         let (keys, values) = data[layer * len..(layer + 1) * len].split_at_mut(self.shape.key_len());

@@ -73,7 +73,9 @@ pub enum EngineError {
     #[error("no memory for the converted weights: {0}")]
     Memory(io::Error),
     /// The checkpoint is quantised in another way.
-    #[error("this checkpoint is quantised to {stored} already and cannot be run as {asked}: leave --dtype out, or use the checkpoint it was made from")]
+    #[error(
+        "this checkpoint is quantised to {stored} already and cannot be run as {asked}: leave --dtype out, or use the checkpoint it was made from"
+    )]
     AlreadyQuantised {
         /// What it holds.
         stored: WeightDtype,
@@ -92,7 +94,9 @@ pub enum EngineError {
     #[error("{0}")]
     Empty(&'static str),
     /// A prompt does not fit.
-    #[error("the prompt has {tokens} tokens and the model's context {context}: shorten it, or cut its beginning off with --truncate-prompt")]
+    #[error(
+        "the prompt has {tokens} tokens and the model's context {context}: shorten it, or cut its beginning off with --truncate-prompt"
+    )]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
@@ -202,12 +206,18 @@ impl Engine {
 ///
 /// # Errors
 /// When the source cannot be loaded or the target not written.
-pub fn quantise_checkpoint(source: &Path, target: &Path, dtype: WeightDtype, threads: Option<usize>) -> Result<(), EngineError> {
+pub fn quantise_checkpoint(
+    source: &Path,
+    target: &Path,
+    dtype: WeightDtype,
+    threads: Option<usize>,
+) -> Result<(), EngineError> {
     let checkpoint = Checkpoint::open(source)?;
     let engine = Engine::from_checkpoint(&checkpoint, &LoadOptions { dtype: Some(dtype), threads })?;
     let mut tensors = Vec::new();
     for expected in names::expected(&checkpoint.config).into_iter().filter(|t| !t.quantisable) {
-        let stored = checkpoint.tensor(&expected.name).ok_or_else(|| EngineError::Missing(expected.name.clone()))?;
+        let stored =
+            checkpoint.tensor(&expected.name).ok_or_else(|| EngineError::Missing(expected.name.clone()))?;
         tensors.push(TensorSource {
             name: expected.name,
             dtype: stored.dtype(),
@@ -236,6 +246,13 @@ pub fn quantise_checkpoint(source: &Path, target: &Path, dtype: WeightDtype, thr
         });
     }
     let note = json!({ "quant_method": "blackletter", "format": dtype.to_string(), "block_size": 32, "row_group": 16 });
-    write_checkpoint(target, &checkpoint.config, float_dtype, tensors, u64::MAX, &[("quantization_config", note)])?;
+    write_checkpoint(
+        target,
+        &checkpoint.config,
+        float_dtype,
+        tensors,
+        u64::MAX,
+        &[("quantization_config", note)],
+    )?;
     Ok(())
 }

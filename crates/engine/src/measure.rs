@@ -71,7 +71,11 @@ pub struct Measurement {
 ///
 /// # Errors
 /// When it cannot be loaded, or the lengths do not fit its context.
-pub fn measure(files: &ModelFiles, load: &LoadOptions, options: &MeasureOptions) -> Result<Measurement, EngineError> {
+pub fn measure(
+    files: &ModelFiles,
+    load: &LoadOptions,
+    options: &MeasureOptions,
+) -> Result<Measurement, EngineError> {
     let start = Instant::now();
     let engine = Engine::from_checkpoint(&files.checkpoint()?, load)?;
     let mut runner = Runner::new(&engine);
@@ -81,7 +85,8 @@ pub fn measure(files: &ModelFiles, load: &LoadOptions, options: &MeasureOptions)
     runner.finish(sequence);
 
     let prompt = ids(&engine, options.prompt, 1);
-    let (mut prefill, mut single, mut batch, mut batch_bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut prefill, mut single, mut batch, mut batch_bytes) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in 0..=options.runs.max(1) {
         let mut sequence = runner.start();
         let start = Instant::now();
@@ -135,7 +140,11 @@ pub fn measure(files: &ModelFiles, load: &LoadOptions, options: &MeasureOptions)
 }
 
 /// Tokens per second of `batch` sequences stepped together, and bytes of weights per second.
-fn decode(runner: &mut Runner<'_>, options: &MeasureOptions, batch: usize) -> Result<(f64, f64), EngineError> {
+fn decode(
+    runner: &mut Runner<'_>,
+    options: &MeasureOptions,
+    batch: usize,
+) -> Result<(f64, f64), EngineError> {
     let engine = runner.engine();
     let mut first = runner.start();
     runner.prefill(&mut first, &ids(engine, options.depth.max(1), 2))?;
@@ -191,7 +200,10 @@ fn peak_memory() -> u64 {
 fn cpu_name() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |key: &str| {
-        info.lines().find(|l| l.starts_with(key)).and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_string())
+        info.lines()
+            .find(|l| l.starts_with(key))
+            .and_then(|l| l.split_once(':'))
+            .map(|(_, v)| v.trim().to_string())
     };
     match (field("model name"), field("cpu family"), field("model\t")) {
         (Some(name), Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),

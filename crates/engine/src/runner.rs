@@ -6,8 +6,8 @@ use crate::{
     weights::{Expert, LayerWeights, Weight},
 };
 use blackletter_kernels::{
-    Buffer, GemmScratch, GemvInput, Matrix, Routing, add_scaled, decode_attention, gemm, gemm_swiglu, gemv, gemv_swiglu,
-    gemv_weighted_sum, prefill_attention, rms_norm, rope, route,
+    Buffer, GemmScratch, GemvInput, Matrix, Routing, add_scaled, decode_attention, gemm, gemm_swiglu, gemv,
+    gemv_swiglu, gemv_weighted_sum, prefill_attention, rms_norm, rope, route,
 };
 
 /// Prompt tokens that go through the layers together: enough to make packing weights cheap, few enough to
@@ -152,7 +152,9 @@ impl<'e> Runner<'e> {
     /// When an id is out of range, there are none, or they do not fit the context.
     pub fn prefill(&mut self, sequence: &mut Sequence, ids: &[u32]) -> Result<(), EngineError> {
         if ids.is_empty() {
-            return Err(EngineError::Empty("the prompt has no tokens: a model needs at least one to go on from"));
+            return Err(EngineError::Empty(
+                "the prompt has no tokens: a model needs at least one to go on from",
+            ));
         }
         let hidden = self.engine.config.hidden_size;
         self.prompt_chunks(sequence, ids, |runner, _, _, last| {
@@ -283,7 +285,8 @@ impl<'e> Runner<'e> {
         for t in 0..tokens {
             let position = sequence.len + t;
             rope(&engine.weights.rope, position, &mut p.q[t * q_width..(t + 1) * q_width]);
-            let (key, value) = (&mut p.k[t * kv_width..(t + 1) * kv_width], &p.v[t * kv_width..(t + 1) * kv_width]);
+            let (key, value) =
+                (&mut p.k[t * kv_width..(t + 1) * kv_width], &p.v[t * kv_width..(t + 1) * kv_width]);
             rope(&engine.weights.rope, position, key);
             self.pages.write(&sequence.table, layer, position, key, value);
         }
@@ -331,11 +334,7 @@ impl<'e> Runner<'e> {
     ///
     /// # Errors
     /// When an id is out of range or a sequence is at the end of the context.
-    pub fn decode(
-        &mut self,
-        sequences: &mut [&mut Sequence],
-        ids: &[u32],
-    ) -> Result<(), EngineError> {
+    pub fn decode(&mut self, sequences: &mut [&mut Sequence], ids: &[u32]) -> Result<(), EngineError> {
         let engine = self.engine;
         let (c, batch) = (&engine.config, sequences.len());
         assert_eq!(batch, ids.len());
@@ -410,10 +409,12 @@ impl<'e> Runner<'e> {
         let [q, k, v] = &weights.qkv;
         let qkv = [q.matrix()?, k.matrix()?, v.matrix()?];
         gemv(pool, isa, &qkv, &s.hidden, &mut [&mut s.q, &mut s.k, &mut s.v]);
-        let (batch, q_width, kv_width) = (sequences.len(), s.q.len() / sequences.len(), s.k.len() / sequences.len());
+        let (batch, q_width, kv_width) =
+            (sequences.len(), s.q.len() / sequences.len(), s.k.len() / sequences.len());
         for (i, sequence) in sequences.iter().enumerate() {
             rope(&engine.weights.rope, sequence.len, &mut s.q[i * q_width..(i + 1) * q_width]);
-            let (key, value) = (&mut s.k[i * kv_width..(i + 1) * kv_width], &s.v[i * kv_width..(i + 1) * kv_width]);
+            let (key, value) =
+                (&mut s.k[i * kv_width..(i + 1) * kv_width], &s.v[i * kv_width..(i + 1) * kv_width]);
             rope(&engine.weights.rope, sequence.len, key);
             self.pages.write(&sequence.table, layer, sequence.len, key, value);
         }
@@ -441,7 +442,8 @@ impl<'e> Runner<'e> {
         s.hidden.finish(isa);
         let top_k = engine.config.num_experts_per_tok;
         route(isa, s.hidden.rows_mut(), &weights.router, hidden, top_k, &mut self.routing);
-        self.active_experts += (0..self.routing.experts()).filter(|&e| !self.routing.rows_of(e).is_empty()).count();
+        self.active_experts +=
+            (0..self.routing.experts()).filter(|&e| !self.routing.rows_of(e).is_empty()).count();
         let experts = &weights.experts;
         let first = |e: usize| (experts[e].w1.checked(), experts[e].w3.checked());
         gemv_swiglu(pool, isa, first, &self.routing, &s.hidden, s.inner.rows_mut());

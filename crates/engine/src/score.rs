@@ -12,7 +12,9 @@ use blackletter_kernels::log_softmax_at;
 /// When there are fewer than two ids or one is out of range.
 pub fn score(engine: &Engine, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
     if ids.len() < 2 {
-        return Err(EngineError::Empty("there is nothing to score: it takes at least two tokens, of which the second is predicted"));
+        return Err(EngineError::Empty(
+            "there is nothing to score: it takes at least two tokens, of which the second is predicted",
+        ));
     }
     engine.check_ids(ids)?;
     let context = engine.config().max_position_embeddings;

@@ -145,7 +145,9 @@ impl Weights {
         let bytes = |w: &Weight| (w.data.as_slice().len() + w.scales.as_slice().len()) as u64;
         let mut total = bytes(self.head());
         for layer in &self.layers {
-            total += layer.qkv.iter().map(bytes).sum::<u64>() + bytes(&layer.output) + 4 * layer.router.len() as u64;
+            total += layer.qkv.iter().map(bytes).sum::<u64>()
+                + bytes(&layer.output)
+                + 4 * layer.router.len() as u64;
             let experts: u64 = layer.experts.iter().map(|e| bytes(&e.w1) + bytes(&e.w2) + bytes(&e.w3)).sum();
             total += experts * top_k as u64 / layer.experts.len().max(1) as u64;
         }
@@ -155,7 +157,11 @@ impl Weights {
     /// Bytes of one expert of each layer, summed over layers.
     pub fn expert_bytes(&self) -> u64 {
         let bytes = |w: &Weight| (w.data.as_slice().len() + w.scales.as_slice().len()) as u64;
-        self.layers.iter().filter_map(|l| l.experts.first()).map(|e| bytes(&e.w1) + bytes(&e.w2) + bytes(&e.w3)).sum()
+        self.layers
+            .iter()
+            .filter_map(|l| l.experts.first())
+            .map(|e| bytes(&e.w1) + bytes(&e.w2) + bytes(&e.w3))
+            .sum()
     }
 
     /// Bytes of all weights that are used.
@@ -171,7 +177,12 @@ impl Weights {
         for (i, layer) in self.layers.iter().enumerate() {
             let name = Layer(i);
             let [q, k, v] = &layer.qkv;
-            named.extend([(name.query(), q), (name.key(), k), (name.value(), v), (name.output(), &layer.output)]);
+            named.extend([
+                (name.query(), q),
+                (name.key(), k),
+                (name.value(), v),
+                (name.output(), &layer.output),
+            ]);
             for (e, expert) in layer.experts.iter().enumerate() {
                 named.extend([(name.w1(e), &expert.w1), (name.w2(e), &expert.w2), (name.w3(e), &expert.w3)]);
             }

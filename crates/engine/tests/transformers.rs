@@ -119,9 +119,18 @@ fn check(dir: &Path) {
     let (logits, log_probabilities) = (golden.floats("logits"), golden.floats("token_logprobs"));
     let vocab = engine.config().vocab_size;
     for (i, row) in rows.chunks_exact(len).enumerate() {
-        check_logits(&engine, row, &logits[i * len * vocab..(i + 1) * len * vocab], &format!("{name}: logit"));
+        check_logits(
+            &engine,
+            row,
+            &logits[i * len * vocab..(i + 1) * len * vocab],
+            &format!("{name}: logit"),
+        );
         let scored = score(&engine, row).unwrap();
-        close(&scored, &log_probabilities[i * (len - 1)..(i + 1) * (len - 1)], &format!("{name}: log-probability"));
+        close(
+            &scored,
+            &log_probabilities[i * (len - 1)..(i + 1) * (len - 1)],
+            &format!("{name}: log-probability"),
+        );
     }
     if golden.has("padded_input_ids") {
         // Left padding is hidden from attention and shifts positions, which rotary attention sees only the differences of.
@@ -151,7 +160,8 @@ fn checkpoints_of_many_shapes_give_what_transformers_gives() {
         }
     }
     names.sort();
-    let expected = ["bf16-sharded", "eight-experts", "f16-odd-sizes", "gqa-window", "no-window", "one-expert", "tied"];
+    let expected =
+        ["bf16-sharded", "eight-experts", "f16-odd-sizes", "gqa-window", "no-window", "one-expert", "tied"];
     assert_eq!(names, expected);
 }
 
@@ -168,7 +178,8 @@ fn a_real_checkpoint_continues_and_scores_as_transformers_does() {
     let (engine, tokenizer) = (load(&dir), Tokenizer::load(&dir).unwrap());
     let golden = json(&dir.join("golden.json"));
     for case in golden["greedy"].as_array().unwrap() {
-        let (text, prompt, all) = (case["prompt"].as_str().unwrap(), ids(&case["prompt_ids"]), ids(&case["greedy_ids"]));
+        let (text, prompt, all) =
+            (case["prompt"].as_str().unwrap(), ids(&case["prompt_ids"]), ids(&case["greedy_ids"]));
         assert_eq!(tokenizer.encode(text, SpecialTokens::AsText).unwrap(), prompt);
         let found = greedy(&engine, &prompt, 64, vec![1]);
         assert_eq!(found, all[prompt.len()..], "{text}");
@@ -178,7 +189,8 @@ fn a_real_checkpoint_continues_and_scores_as_transformers_does() {
     let case = &golden["score"];
     let found = score(&engine, &ids(&case["ids"])).unwrap();
     let key = case.as_object().unwrap().keys().find(|k| k.contains("logprob")).unwrap();
-    let expected: Vec<f32> = case[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
+    let expected: Vec<f32> =
+        case[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
     close(&found, &expected, "log-probability");
 }
 

@@ -5,7 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 use blackletter_kernels::{
-    Arithmetic, Format, GemmScratch, GemvInput, Isa, Matrix, Pool, gemm, gemm_rate, gemv, quant, read_bandwidth,
+    Arithmetic, Format, GemmScratch, GemvInput, Isa, Matrix, Pool, gemm, gemm_rate, gemv, quant,
+    read_bandwidth,
 };
 use std::time::Instant;
 
@@ -29,7 +30,12 @@ fn main() {
     let read = read_bandwidth(&pool, isa, 5);
     let rate = gemm_rate(&pool, isa, Arithmetic::F32, 5);
     let rate16 = gemm_rate(&pool, isa, Arithmetic::Bf16, 5);
-    println!("{isa}, {threads} threads: read {:.1} GB/s, f32 {:.0} GFLOP/s, bf16 {:.0}", read / 1e9, rate / 1e9, rate16 / 1e9);
+    println!(
+        "{isa}, {threads} threads: read {:.1} GB/s, f32 {:.0} GFLOP/s, bf16 {:.0}",
+        read / 1e9,
+        rate / 1e9,
+        rate16 / 1e9
+    );
 
     // GEMV: enough different matrices that none is in a cache.
     let (rows, cols, count) = (2048, 1024, 64);
@@ -44,8 +50,9 @@ fn main() {
         };
         let (data, scales): (Vec<u8>, Vec<u8>) = (data.repeat(count), scales.repeat(count));
         let (d, s) = (data.len() / count, scales.len() / count);
-        let matrix =
-            |i: usize| Matrix::new(format, rows, cols, &data[i * d..(i + 1) * d], &scales[i * s..(i + 1) * s]).unwrap();
+        let matrix = |i: usize| {
+            Matrix::new(format, rows, cols, &data[i * d..(i + 1) * d], &scales[i * s..(i + 1) * s]).unwrap()
+        };
         for batch in [1, 3] {
             let mut input = GemvInput::new(batch, cols, true);
             input.rows_mut().fill(0.5);
@@ -60,7 +67,11 @@ fn main() {
                 9,
             );
             let bytes = ((data.len() + scales.len()) as f64) / seconds;
-            println!("gemv {format:?} x{batch}: {:.1} GB/s, {:.0} % of read", bytes / 1e9, 100.0 * bytes / read);
+            println!(
+                "gemv {format:?} x{batch}: {:.1} GB/s, {:.0} % of read",
+                bytes / 1e9,
+                100.0 * bytes / read
+            );
         }
         for tokens in [16, 256, 512] {
             for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {

@@ -228,7 +228,12 @@ dispatch! {
 }
 
 #[inline(always)]
-unsafe fn page_of_tile_kernel<S: Simd>(task: &Tile<'_>, index: usize, page: &PageRef<'_>, work: &mut Work<'_>) {
+unsafe fn page_of_tile_kernel<S: Simd>(
+    task: &Tile<'_>,
+    index: usize,
+    page: &PageRef<'_>,
+    work: &mut Work<'_>,
+) {
     let (dim, stride) = (task.shape.head_dim, task.shape.value_stride());
     let kv_head = task.head / (task.shape.heads / task.shape.kv_heads);
     let keys = page.keys.as_ptr().add(kv_head * dim * PAGE);
@@ -443,7 +448,8 @@ unsafe fn add_values_kernel<S: Simd>(weights: &[f32], values: &[f32], sums: &mut
             for odd in 0..2 {
                 let w = S::splat(*weights.get_unchecked(k + odd));
                 for v in 0..2 {
-                    acc[odd][v] = S::fma(w, S::load(values.add((k + odd) * stride + v * S::LANES)), acc[odd][v]);
+                    acc[odd][v] =
+                        S::fma(w, S::load(values.add((k + odd) * stride + v * S::LANES)), acc[odd][v]);
                 }
             }
         }

@@ -52,7 +52,10 @@ unsafe fn sum_all_kernel<S: Simd>(p: *const f32, n: usize) -> f32 {
         }
         i += 8 * S::LANES;
     }
-    S::sum(S::add(S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3])), S::add(S::add(acc[4], acc[5]), S::add(acc[6], acc[7]))))
+    S::sum(S::add(
+        S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3])),
+        S::add(S::add(acc[4], acc[5]), S::add(acc[6], acc[7])),
+    ))
 }
 
 /// Best rate of multiply-adds of the inner loop on operands in the first-level cache with all threads, in floating-point

@@ -232,7 +232,15 @@ fn product(
 }
 
 /// Packs `x` tile by tile as `[k, tile]`; with `pairs` as `[k / 2, tile]` of two bf16 values each.
-fn pack_inputs(pool: &Pool, x: &[f32], tokens: usize, cols: usize, full: usize, pairs: bool, out: &mut Buffer) {
+fn pack_inputs(
+    pool: &Pool,
+    x: &[f32],
+    tokens: usize,
+    cols: usize,
+    full: usize,
+    pairs: bool,
+    out: &mut Buffer,
+) {
     let steps = if pairs { cols.div_ceil(2) } else { cols };
     out.reserve((tokens + MAX_TILE) * steps);
     let out = SharedMut::new(out);

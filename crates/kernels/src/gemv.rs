@@ -37,8 +37,13 @@ pub struct GemvInput {
 impl GemvInput {
     /// Room for `rows` rows; `quantise` keeps an 8-bit copy for quantised weights.
     pub fn new(rows: usize, cols: usize, quantise: bool) -> Self {
-        let mut input =
-            Self { cols, rows: 0, floats: Buffer::default(), pairs: Buffer::default(), quantised: quantise.then(Quantised::default) };
+        let mut input = Self {
+            cols,
+            rows: 0,
+            floats: Buffer::default(),
+            pairs: Buffer::default(),
+            quantised: quantise.then(Quantised::default),
+        };
         input.resize(rows);
         input
     }
@@ -121,7 +126,9 @@ fn dot_rows(isa: Isa, w: &Matrix<'_>, group: usize, input: &GemvInput, rows: &[u
                 }
             }
             Format::Q8 | Format::Q4 => {
-                let Some(x) = &input.quantised else { unreachable!("quantised weights need quantised inputs") };
+                let Some(x) = &input.quantised else {
+                    unreachable!("quantised weights need quantised inputs")
+                };
                 let blocks = x.blocks;
                 let block_bytes = if w.format() == Format::Q8 { GROUP * BLOCK } else { GROUP * BLOCK / 2 };
                 let data = w.data().add(group * blocks * block_bytes);
@@ -383,7 +390,12 @@ pub fn gemv_swiglu<'a>(
             let Some(e) = nth_active(routing, item / groups) else { return };
             let (group, first) = (item % groups, routing.range_of(e).start);
             let (w1, w3) = experts(e);
-            assert!(w1.rows() == width && w3.rows() == width && w1.cols() == input.cols && w3.cols() == input.cols);
+            assert!(
+                w1.rows() == width
+                    && w3.rows() == width
+                    && w1.cols() == input.cols
+                    && w3.cols() == input.cols
+            );
             let count = (width - group * GROUP).min(GROUP);
             let rows = routing.rows_of(e);
             let (mut gate, mut up): (Outputs, Outputs) = ([[0.0; GROUP]; WIDE], [[0.0; GROUP]; WIDE]);

@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn a_panic_in_a_worker_reaches_the_caller_and_the_pool_goes_on() {
         let pool = Pool::new(2);
-        let caught = catch_unwind(AssertUnwindSafe(|| pool.run(|thread| assert!(thread == 0, "worker fails"))));
+        let caught =
+            catch_unwind(AssertUnwindSafe(|| pool.run(|thread| assert!(thread == 0, "worker fails"))));
         assert!(caught.is_err());
         let count = AtomicUsize::new(0);
         pool.run(|_| {

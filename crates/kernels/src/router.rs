@@ -55,7 +55,9 @@ impl Routing {
 /// When the lengths do not fit each other or `top_k` is not in `1..=experts`.
 pub fn route(isa: Isa, x: &[f32], gate: &[f32], hidden: usize, top_k: usize, out: &mut Routing) {
     let experts = gate.len() / hidden;
-    assert!(gate.len() == experts * hidden && x.len().is_multiple_of(hidden) && (1..=experts).contains(&top_k));
+    assert!(
+        gate.len() == experts * hidden && x.len().is_multiple_of(hidden) && (1..=experts).contains(&top_k)
+    );
     out.chosen.clear();
     for token in x.chunks_exact(hidden) {
         out.probabilities.clear();

@@ -564,7 +564,8 @@ mod x86 {
         #[inline(always)]
         unsafe fn pair_dot(acc: __m512, a: __m512, b: __m512) -> __m512 {
             // SAFETY: both types are 64 bytes of plain data.
-            let (a, b) = (std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b));
+            let (a, b) =
+                (std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b));
             _mm512_dpbf16_ps(acc, a, b)
         }
     }

@@ -55,8 +55,11 @@ fn expected(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32], position: u
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
             for d in 0..dim {
-                let o: f64 =
-                    scores.iter().enumerate().map(|(i, s)| (s - largest).exp() / sum * row(v, first + i, d)).sum();
+                let o: f64 = scores
+                    .iter()
+                    .enumerate()
+                    .map(|(i, s)| (s - largest).exp() / sum * row(v, first + i, d))
+                    .sum();
                 out.push(o);
             }
         }

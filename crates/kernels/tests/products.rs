@@ -1,8 +1,8 @@
 //! Matrix products of every format, on every instruction set, against sums in `f64`; and their independence of batching.
 
 use blackletter_kernels::{
-    Arithmetic, Format, GemmScratch, GemvInput, Isa, Matrix, Pool, Routing, gemm, gemm_swiglu, gemv, gemv_swiglu,
-    gemv_weighted_sum, quant, route,
+    Arithmetic, Format, GemmScratch, GemvInput, Isa, Matrix, Pool, Routing, gemm, gemm_swiglu, gemv,
+    gemv_swiglu, gemv_weighted_sum, quant, route,
 };
 use proptest::prelude::*;
 
@@ -227,11 +227,24 @@ fn experts_of_both_families_agree_with_f64() {
             }
 
             // The prompt's kernels on the tokens of one expert.
-            let rows: Vec<f32> =
-                routing.rows_of(0).iter().flat_map(|&(t, _)| x[t * hidden..(t + 1) * hidden].to_vec()).collect();
+            let rows: Vec<f32> = routing
+                .rows_of(0)
+                .iter()
+                .flat_map(|&(t, _)| x[t * hidden..(t + 1) * hidden].to_vec())
+                .collect();
             let mut prompt = vec![0.0; routing.rows_of(0).len() * intermediate];
             let (n, s) = (routing.rows_of(0).len(), &mut GemmScratch::default());
-            gemm_swiglu(&pool, isa, Arithmetic::F32, &rows, n, &w1[0].matrix(), &w3[0].matrix(), &mut prompt, s);
+            gemm_swiglu(
+                &pool,
+                isa,
+                Arithmetic::F32,
+                &rows,
+                n,
+                &w1[0].matrix(),
+                &w3[0].matrix(),
+                &mut prompt,
+                s,
+            );
             for (a, b) in prompt.iter().zip(&h) {
                 assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{isa} {format:?}: {a} {b}");
             }

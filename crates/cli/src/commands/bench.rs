@@ -25,7 +25,9 @@ impl Command {
 /// Prints one JSON object: tokens per second (medians of runs), seconds to the first token, peak memory, the machine's
 /// read bandwidth and multiply-add rate measured in the same run, and the share of each that was reached.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "EXAMPLE:\n  blackletter bench generate --random-geometry kl3m-002-520m --dtype q8 --batch 3")]
+#[command(
+    after_help = "EXAMPLE:\n  blackletter bench generate --random-geometry kl3m-002-520m --dtype q8 --batch 3"
+)]
 pub struct Generate {
     #[command(flatten)]
     model: ModelOptions,

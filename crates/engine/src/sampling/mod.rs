@@ -63,7 +63,9 @@ impl SamplingOptions {
     /// # Errors
     /// Names the first that is out of range.
     pub fn validate(&self) -> Result<(), SamplingError> {
-        let check = |ok: bool, option, value, allowed| if ok { Ok(()) } else { Err(SamplingError { option, value, allowed }) };
+        let check = |ok: bool, option, value, allowed| {
+            if ok { Ok(()) } else { Err(SamplingError { option, value, allowed }) }
+        };
         let positive = |x: f32| x.is_finite() && x > 0.0;
         check(
             positive(self.temperature),

@@ -19,7 +19,13 @@ impl Sampler {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(sequence);
         let room = if options.greedy { 0 } else { vocab_size };
-        Self { options, random, candidates: Vec::with_capacity(room), scratch: Vec::with_capacity(room), seen: Vec::new() }
+        Self {
+            options,
+            random,
+            candidates: Vec::with_capacity(room),
+            scratch: Vec::with_capacity(room),
+            seen: Vec::new(),
+        }
     }
 
     /// Chooses the token that follows `history` (prompt and generated tokens); changes `logits` on the way.
@@ -124,7 +130,12 @@ mod tests {
             let history: Vec<u32> =
                 case["history"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect();
             let mut logits = floats(&golden["logits"][case["logits"].as_u64().unwrap() as usize]);
-            processors::repetition_penalty(&mut logits, &history, options.repetition_penalty, &mut Vec::new());
+            processors::repetition_penalty(
+                &mut logits,
+                &history,
+                options.repetition_penalty,
+                &mut Vec::new(),
+            );
             processors::no_repeat_ngram(&mut logits, &history, options.no_repeat_ngram_size);
             let mut sampler = Sampler::new(options, 0, 0, logits.len());
             sampler.warp(&logits);
@@ -151,7 +162,10 @@ mod tests {
         for (id, share) in [(0, 0.5), (1, 0.3), (2, 0.2)] {
             let found = one.iter().filter(|&&d| d == id).count() as f64 / one.len() as f64;
             // Four standard deviations.
-            assert!((found - share).abs() < 4.0 * (share * (1.0 - share) / 20_000.0f64).sqrt(), "{id}: {found}");
+            assert!(
+                (found - share).abs() < 4.0 * (share * (1.0 - share) / 20_000.0f64).sqrt(),
+                "{id}: {found}"
+            );
         }
         assert_eq!(one, draw(1, 0));
         assert_ne!(one, draw(2, 0));
