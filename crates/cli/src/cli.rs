@@ -71,7 +71,7 @@ mod tests {
                 }
                 let example = child.get_after_help().or(child.get_after_long_help()).map(ToString::to_string);
                 let example = example.unwrap_or_default();
-                assert!(example.contains(&format!("  {}", path)), "{path}: no example in its help");
+                assert!(example.contains(&path), "{path}: no example in its help");
                 for argument in child.get_arguments() {
                     let help = argument.get_long_help().or(argument.get_help());
                     assert!(help.is_some(), "{path}: {} has no help", argument.get_id());

@@ -1,9 +1,8 @@
 //! kl3m-data's layout in a bucket. `scripts/test_s3.py` starts a real S3 server and runs all of it; the servers that fail
 //! on purpose are in here.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 #![cfg(feature = "s3")]
-#![allow(clippy::unwrap_used)]
-
 use blackletter_corpus::kl3m_data::{
     Kl3mDataError, Stage, Store, StoreOptions, index_key,
     parquet::TokenRecord,

@@ -3,6 +3,8 @@
 //! The checkpoints in `goldens/` and what transformers makes of them come from `scripts/make_goldens.py`. The reference
 //! checkpoints beside the repository are tried too when they are there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
+
 use blackletter_engine::{
     Engine, GenerationOptions, LoadOptions, Runner, WeightDtype, generate, sampling::SamplingOptions, score,
 };

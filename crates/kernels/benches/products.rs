@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p blackletter-kernels --bench products [-- threads]`
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 use blackletter_kernels::{
     Arithmetic, Format, GemmScratch, GemvInput, Isa, Matrix, Pool, gemm, gemm_rate, gemv, quant,

@@ -1,5 +1,7 @@
 //! Matrix products of every format, on every instruction set, against sums in `f64`; and their independence of batching.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
+
 use blackletter_kernels::{
     Arithmetic, Format, GemmScratch, GemvInput, Isa, Matrix, Pool, Routing, gemm, gemm_swiglu, gemv,
     gemv_swiglu, gemv_weighted_sum, quant, route,

@@ -1,8 +1,8 @@
 //! Opening model directories: what is right opens, what is wrong gets a sentence that names it.
 
-// The lint exempts test functions; these helpers are only called by them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
+// The lint exempts test functions; these helpers are only called by them.
 use blackletter_model::{
     Checkpoint, CheckpointError, Dtype, MixtralConfig, describe, names, random_checkpoint,
 };

@@ -1,8 +1,8 @@
 //! Writing checkpoints: what was written is read back, and nothing half-written is left.
 
-// The lint exempts test functions; these helpers are only called by them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
+// The lint exempts test functions; these helpers are only called by them.
 use blackletter_model::{
     Checkpoint, Dtype, MixtralConfig, TensorSource, names, random_checkpoint, write_checkpoint,
 };

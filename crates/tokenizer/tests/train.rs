@@ -1,6 +1,6 @@
 //! Training the kl3m-001 recipe on a little text of our own.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 use blackletter_tokenizer::{
     SpecialTokens, Tokenizer,

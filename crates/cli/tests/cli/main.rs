@@ -1,5 +1,7 @@
 //! The command as its users meet it: arguments in, exit code, standard output and standard error out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
+
 mod command_line;
 mod generate;
 #[cfg(feature = "hub")]

@@ -1,6 +1,6 @@
 //! Parsers against original files (where present) and against small samples of our own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 mod coverage;
 mod formats;

@@ -1,5 +1,7 @@
 //! Fetching models from a server of our own on this machine.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
+
 mod server;
 
 use blackletter_hub::{Fetched, HubError, Repository, Settings, fetch};
