@@ -6,6 +6,9 @@
 //!
 //! Results go to standard output and nothing else does.
 
+// Doc comments of arguments are help texts, in which brackets mean what is optional.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod cli;
 mod commands;
 mod failure;

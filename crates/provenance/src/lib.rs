@@ -1,1 +1,0 @@
-//! Licences, source records, content hashes, bills of materials, audit
