@@ -3,7 +3,7 @@
 use crate::{
     HubError,
     cache::{Cache, cannot, make_parent},
-    hub::{Content, Hub, PATIENCE, PAUSE, TRIES},
+    hub::{Content, Hub, PAUSE, TRIES},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -58,7 +58,7 @@ async fn fill(
         }
         bar.set_position(done);
         let broken = loop {
-            match tokio::time::timeout(PATIENCE, response.chunk()).await {
+            match tokio::time::timeout(hub.patience, response.chunk()).await {
                 Ok(Ok(Some(bytes))) => {
                     out.write_all(&bytes).map_err(cannot(partial))?;
                     done += bytes.len() as u64;

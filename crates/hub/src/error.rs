@@ -2,6 +2,7 @@
 
 use crate::Repository;
 use hf_hub::HFError;
+use reqwest::StatusCode;
 use std::{io, path::PathBuf};
 
 /// A model could not be fetched. What had come is kept, and the next try goes on from there.
@@ -28,6 +29,16 @@ pub enum HubError {
         endpoint: String,
         /// Why.
         source: HFError,
+    },
+    /// The Hub is there and cannot serve for now (408, 429, 5xx), or does not answer in time.
+    #[error("{endpoint} cannot serve {repository} for now ({why}): try again later")]
+    Unavailable {
+        /// What was asked for.
+        repository: Box<Repository>,
+        /// The Hub.
+        endpoint: String,
+        /// What it answers, if at all.
+        why: String,
     },
     /// The Hub asks who is there (401).
     #[error(
@@ -121,7 +132,17 @@ pub enum HubError {
     },
 }
 
+/// Whether a status says something of the moment and nothing of what was asked for.
+pub(crate) fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+}
+
 impl HubError {
+    /// Whether the failure says nothing about the model: what was fetched before is as good as it was.
+    pub(crate) fn is_of_the_moment(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Broken { .. })
+    }
+
     /// Says what an error of the `hf-hub` crate means to whoever asked for `repository`.
     pub(crate) fn of(repository: &Repository, endpoint: &str, error: HFError) -> Self {
         let (repository, endpoint) = (Box::new(repository.clone()), endpoint.to_string());
@@ -132,6 +153,14 @@ impl HubError {
             | HFError::RevisionNotFound { .. }
             | HFError::EntryNotFound { .. } => Self::NotFound { repository, endpoint },
             source @ HFError::Request { .. } => Self::Unreachable { repository, endpoint, source },
+            HFError::RateLimited { .. } => {
+                Self::Unavailable { repository, endpoint, why: "it answers 429".into() }
+            }
+            HFError::Http { context } if may_pass(context.status) => Self::Unavailable {
+                repository,
+                endpoint,
+                why: format!("it answers {}", context.status.as_u16()),
+            },
             source => Self::Hub { repository, endpoint, source },
         }
     }

@@ -4,7 +4,7 @@
 //! that crate: the headers of a redirection (large files lie elsewhere, and only the redirection states their hash), and
 //! whether a request for the rest of a file was followed.
 
-use crate::{HubError, Repository, Settings};
+use crate::{HubError, Repository, Settings, error::may_pass};
 use hf_hub::{HFClient, HFError, repository::ModelInfo};
 use reqwest::{
     Client, Method, Response, StatusCode,
@@ -12,9 +12,6 @@ use reqwest::{
     redirect::Policy,
 };
 use std::{env, fs, path::Path, time::Duration};
-
-/// How long the Hub may take to answer, or to go on with an answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often something that may pass is tried, and how long is waited the first time; each time after, twice as long.
 pub(crate) const TRIES: u32 = 5;
@@ -31,6 +28,8 @@ pub(crate) struct Hub<'r> {
     following: Client,
     staying: Client,
     token: Option<String>,
+    /// How long the Hub may take to answer, or to go on with an answer.
+    pub(crate) patience: Duration,
 }
 
 /// What the Hub says a file holds.
@@ -68,6 +67,7 @@ impl<'r> Hub<'r> {
             following: http(Policy::default()).map_err(|e| failed(e.into()))?,
             staying: http(Policy::none()).map_err(|e| failed(e.into()))?,
             token,
+            patience: settings.patience,
         })
     }
 
@@ -80,12 +80,13 @@ impl<'r> Hub<'r> {
     }
 
     /// Commit and files of the revision.
-    pub(crate) async fn info(&self) -> Result<ModelInfo, HubError> {
+    pub(crate) async fn info(&self, patience: Duration) -> Result<ModelInfo, HubError> {
         let model = self.client.model(&self.repository.owner, &self.repository.name);
         let asked = model.info().revision(&self.repository.revision).send();
-        let late = || HFError::Other(format!("no answer for {} seconds", PATIENCE.as_secs()));
-        let answered = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()));
-        answered.map_err(|e| self.error(e))
+        match tokio::time::timeout(patience, asked).await {
+            Ok(answered) => answered.map_err(|e| self.error(e)),
+            Err(_) => Err(self.unavailable(format!("no answer for {} seconds", patience.as_secs()))),
+        }
     }
 
     /// What a file holds.
@@ -154,14 +155,14 @@ impl<'r> Hub<'r> {
                 headers.insert(RANGE, value);
             }
             let asked = http.request(method.clone(), url).headers(headers).send();
-            let error = match tokio::time::timeout(PATIENCE, asked).await {
+            let error = match tokio::time::timeout(self.patience, asked).await {
                 Ok(Ok(response)) => match self.refusal(&response) {
                     None => return Ok(response),
                     Some((error, true)) => error,
                     Some((error, false)) => return Err(error),
                 },
                 Ok(Err(error)) => self.error(error.into()),
-                Err(_) => self.answer(format!("none for {} seconds", PATIENCE.as_secs())),
+                Err(_) => self.unavailable(format!("no answer for {} seconds", self.patience.as_secs())),
             };
             if tries == TRIES {
                 return Err(error);
@@ -176,12 +177,12 @@ impl<'r> Hub<'r> {
     fn refusal(&self, response: &Response) -> Option<(HubError, bool)> {
         let (repository, endpoint) = (Box::new(self.repository.clone()), self.endpoint().to_string());
         let status = response.status();
-        let passing = status.is_server_error()
-            || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+        let passing = may_pass(status);
         let error = match status {
             _ if status.is_success() || status.is_redirection() => return None,
             StatusCode::UNAUTHORIZED => HubError::Unauthorized { repository, endpoint },
             StatusCode::FORBIDDEN => HubError::Forbidden { repository, endpoint },
+            _ if passing => self.unavailable(format!("it answers {}", status.as_u16())),
             _ => self.answer(format!("{status} for {}", response.url().path())),
         };
         Some((error, passing))
@@ -195,6 +196,12 @@ impl<'r> Hub<'r> {
     /// An error of `hf-hub` or `reqwest`.
     pub(crate) fn error(&self, error: HFError) -> HubError {
         HubError::of(self.repository, self.endpoint(), error)
+    }
+
+    /// No answer, or one that may be another the next time.
+    fn unavailable(&self, why: String) -> HubError {
+        let (repository, endpoint) = (Box::new(self.repository.clone()), self.endpoint().to_string());
+        HubError::Unavailable { repository, endpoint, why }
     }
 
     /// An answer that cannot be used.

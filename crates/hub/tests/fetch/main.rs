@@ -10,6 +10,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -38,6 +39,7 @@ fn settings(server: &Server, cache: &TempDir) -> Settings {
         token: Some("secret".into()),
         cache_dir: Some(cache.path().into()),
         offline: false,
+        patience: Duration::from_secs(20),
     }
 }
 
@@ -228,6 +230,39 @@ fn a_hub_that_cannot_be_reached_is_no_matter_once_the_model_is_there() {
     assert!(matches!(fetched.unchecked, Some(HubError::Unreachable { .. })));
     let error = fetch(&"owner/other".parse().unwrap(), &nobody).unwrap_err();
     assert!(error.to_string().contains("cannot reach http://127.0.0.1:1"), "{error}");
+}
+
+#[test]
+fn a_hub_in_trouble_is_no_matter_once_the_model_is_there() {
+    for status in [408, 429, 500, 503, 0] {
+        let (server, cache) = (Server::start(behaving()), TempDir::new().unwrap());
+        let dir = get(&server, &cache).unwrap().dir;
+        server.behaviour.lock().unwrap().down = Some(status);
+        let impatient = Settings { patience: Duration::from_secs(1), ..settings(&server, &cache) };
+        // With retries of a server in trouble, a status needs longer than silence.
+        let settings = if status == 0 { impatient } else { settings(&server, &cache) };
+        let fetched = fetch(&repository(), &settings).unwrap();
+        assert_eq!(fetched.dir, dir);
+        let why = fetched.unchecked.expect("nobody said that there is no newer one").to_string();
+        let reason = if status == 0 { "no answer for 1 seconds".into() } else { status.to_string() };
+        assert!(why.contains(&reason) && why.contains("owner/model"), "{status}: {why}");
+        let none = fetch(&"owner/other".parse().unwrap(), &settings).unwrap_err();
+        assert!(none.to_string().contains("try again later"), "{status}: {none}");
+    }
+}
+
+#[test]
+fn a_download_that_the_hub_cannot_serve_falls_back_to_the_model_of_before() {
+    let (server, cache) = (Server::start(behaving()), TempDir::new().unwrap());
+    let dir = get(&server, &cache).unwrap().dir;
+    // A file that has come since, which the server announces and cannot send.
+    let mut behaviour = server.behaviour.lock().unwrap();
+    behaviour.files.insert("LICENSE".into(), b"CC0".to_vec());
+    behaviour.failures = vec![503; 20];
+    drop(behaviour);
+    let fetched = get(&server, &cache).unwrap();
+    assert_eq!(fetched.dir, dir);
+    assert!(matches!(fetched.unchecked, Some(HubError::Unavailable { .. })));
 }
 
 #[test]

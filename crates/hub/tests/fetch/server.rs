@@ -7,6 +7,7 @@ use std::{
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -38,6 +39,8 @@ pub struct Behaviour {
     pub sends: BTreeMap<String, Vec<u8>>,
     /// Large files lie at another address: the first answer is a redirection.
     pub redirects: bool,
+    /// Answers every request with that status; 0 is none: the connection stays open and nothing comes.
+    pub down: Option<u16>,
     pub log: Vec<Request>,
 }
 
@@ -102,6 +105,10 @@ fn serve(stream: TcpStream, shared: &Mutex<Behaviour>) -> std::io::Result<()> {
         range: headers.remove("range"),
         authorization: headers.remove("authorization"),
     };
+    if shared.lock().unwrap().down == Some(0) {
+        thread::sleep(Duration::from_secs(60));
+        return Ok(());
+    }
     let answer = answer(&request, &mut shared.lock().unwrap());
     let mut out = stream;
     let (status, headers, body, cut) = answer;
@@ -118,6 +125,9 @@ type Answer = (u16, String, Vec<u8>, Option<usize>);
 fn answer(request: &Request, behaviour: &mut Behaviour) -> Answer {
     behaviour.log.push(request.clone());
     let refused = |status: u16| (status, String::new(), b"{\"error\": \"no\"}".to_vec(), None);
+    if let Some(status) = behaviour.down {
+        return refused(status);
+    }
     if let Some(token) = &behaviour.token
         && request.authorization.as_deref() != Some(&format!("Bearer {token}"))
         && !request.path.starts_with("/elsewhere/")
