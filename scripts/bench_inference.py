@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
-"""Time blackletter beside llama.cpp on the same random 520M checkpoint, interleaved, in one sitting.
+"""Time blackletter beside llama.cpp and transformers on the same random 520M checkpoint, interleaved, in one sitting.
 
     python scripts/bench_inference.py --model DIR --gguf 'PATH/kl3m-520m-{type}.gguf' --llama-bench PATH [--rounds 3]
-                                      [--dtypes f32,bf16,q8,q4] [--write docs/benchmarks.md]
+                                      [--dtypes f32,bf16,q8,q4] [--transformers-python VENV/bin/python]
+                                      [--write docs/benchmarks.md]
 
 DIR is a Hugging Face checkpoint; the GGUF files hold the same weights in the types f32, bf16, f16, q8_0, q4_0, q4_k_m.
+--transformers-python names a Python with torch and transformers (scripts/python-env.sh makes one); tcmalloc is preloaded there when the
+system has it. `blackletter bench generate --random-geometry kl3m-002-520m` leaves a fitting checkpoint in the temporary folder.
 Prints a Markdown table of medians, and with --write adds it to a file. Run it alone on the machine.
 """
 import argparse
+import ctypes.util
 import datetime
 import json
+import os
+import pathlib
 import statistics
 import subprocess
 
@@ -31,6 +37,18 @@ def llama(args, kind, depth):
     return (prefill[0] if prefill else 0.0), [r["avg_ts"] for r in rows if r["n_gen"]][0]
 
 
+def transformers(args, dtype):
+    """Rates of transformers, f32 or bf16."""
+    command = [args.transformers_python, pathlib.Path(__file__).with_name("time_transformers.py"), "--model", args.model, "--dtype",
+               {"f32": "float32", "bf16": "bfloat16"}[dtype], "--depths", args.depths, "--runs", "2"]
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+    allocator = ctypes.util.find_library("tcmalloc_minimal")
+    if allocator:
+        environment["LD_PRELOAD"] = allocator
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(out.stdout.splitlines()[-1])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -41,9 +59,14 @@ def main():
     parser.add_argument("--dtypes", default="f32,bf16,q8,q4")
     parser.add_argument("--depths", default="32,512")
     parser.add_argument("--write")
+    parser.add_argument("--transformers-python")
     args = parser.parse_args()
     median = statistics.median
     lines, cpu = [], ""
+    other = {}
+    if args.transformers_python:
+        for dtype in {"f32", "bf16"} & set(args.dtypes.split(",")):
+            other[dtype] = transformers(args, dtype)
     for depth in map(int, args.depths.split(",")):
         for dtype in args.dtypes.split(","):
             mine, peer = [], {kind: [] for kind in PEERS[dtype]}
@@ -58,15 +81,21 @@ def main():
             best = max(median([d for _, d in v]) for v in peer.values())
             first = max(median([p for p, _ in v]) for v in peer.values())
             prefill = f"{m['prefill_tokens_per_s']:.0f} | {first:.0f} | {m['prefill_tokens_per_s'] / first:.2f}" if first else "| |"
+            beside = ""
+            if dtype in other:
+                theirs = other[dtype]["prefill"], other[dtype]["decode"][str(depth)]
+                beside = (f"{theirs[0]:.0f} ({m['prefill_tokens_per_s'] / theirs[0]:.2f}), "
+                          f"{theirs[1]:.1f} ({m['decode_tokens_per_s'] / theirs[1]:.2f})")
             lines.append(f"| {dtype} | {depth} | {m['decode_tokens_per_s']:.1f} | {best:.1f} | {m['decode_tokens_per_s'] / best:.2f} | "
                          f"{100 * m['decode_read_fraction']:.0f} % of {m['read_gb_per_s']:.0f} GB/s | {prefill} | "
                          f"{100 * m['prefill_gemm_fraction']:.0f} % of {m['gemm_gflops']:.0f} | "
-                         f"{m['batch_decode_tokens_per_s']:.0f} ({100 * m['batch_read_fraction']:.0f} %) |")
+                         f"{m['batch_decode_tokens_per_s']:.0f} ({100 * m['batch_read_fraction']:.0f} %) | {beside} |")
             print(lines[-1], flush=True)
-    head = (f"\n### 520M geometry beside llama.cpp, {datetime.date.today()}\n\n{cpu}, 2 threads; medians of {args.rounds} interleaved "
+    head = (f"\n### 520M geometry beside llama.cpp and transformers, {datetime.date.today()}\n\n{cpu}, 2 threads; medians of {args.rounds} interleaved "
             "rounds, tokens/s. llama.cpp: the faster of BF16 and F16, of Q4_0 and Q4_K_M.\n\n"
             "| dtype | depth | decode | llama.cpp | ratio | share of read bandwidth | prefill 512 | llama.cpp | ratio | "
-            "share of GEMM rate (GFLOP/s) | three sequences (share of their experts' bytes) |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
+            "share of GEMM rate (GFLOP/s) | three sequences (share of their experts' bytes) | transformers prefill (ours / it), decode (ours / it) |\n"
+            "|---|---|---|---|---|---|---|---|---|---|---|---|\n")
     if args.write:
         with open(args.write, "a") as f:
             f.write(head + "\n".join(lines) + "\n")

@@ -12,7 +12,7 @@ pub struct Routing {
     /// `(token, weight)` pairs in the order of their expert, then token.
     rows: Vec<(usize, f32)>,
     probabilities: Vec<f32>,
-    taken: Vec<bool>,
+    order: Vec<usize>,
 }
 
 impl Routing {
@@ -42,12 +42,12 @@ impl Routing {
         self.rows.reserve(tokens * top_k);
         self.offsets.reserve(experts + 1);
         self.probabilities.reserve(experts);
-        self.taken.reserve(experts);
+        self.order.reserve(experts);
     }
 }
 
 /// Routes tokens as Mixtral does: softmax over all experts, the `top_k` largest, their weights divided by
-/// their sum. Of equal probabilities the expert with the lower index goes first.
+/// their sum. Of equal probabilities those are taken that `torch.topk` takes on a CPU.
 ///
 /// `x` is `[tokens, hidden]`, `gate` the router's weight `[experts, hidden]`, both `f32`.
 ///
@@ -63,22 +63,12 @@ pub fn route(isa: Isa, x: &[f32], gate: &[f32], hidden: usize, top_k: usize, out
         out.probabilities.clear();
         out.probabilities.extend(gate.chunks_exact(hidden).map(|row| dot(isa, token, row)));
         softmax(&mut out.probabilities);
-        out.taken.clear();
-        out.taken.resize(experts, false);
         let first = out.chosen.len();
         let mut sum = 0.0;
-        for _ in 0..top_k {
-            let mut best: Option<usize> = None;
-            for e in 0..experts {
-                if !out.taken[e] && best.is_none_or(|b| out.probabilities[e] > out.probabilities[b]) {
-                    best = Some(e);
-                }
-            }
-            if let Some(e) = best {
-                out.taken[e] = true;
-                sum += out.probabilities[e];
-                out.chosen.push((e, out.probabilities[e]));
-            }
+        select_largest(&out.probabilities, top_k, &mut out.order);
+        for &e in &out.order[..top_k.min(experts)] {
+            sum += out.probabilities[e];
+            out.chosen.push((e, out.probabilities[e]));
         }
         for (_, weight) in &mut out.chosen[first..] {
             *weight /= sum;
@@ -94,6 +84,79 @@ pub fn route(isa: Isa, x: &[f32], gate: &[f32], hidden: usize, top_k: usize, out
             }
         }
         out.offsets.push(out.rows.len());
+    }
+}
+
+/// Puts the places of the `k` largest values first in `order`, the largest of them first.
+///
+/// Which of several equal values are taken decides what a token's experts are, so it follows what `torch.topk` does on a CPU:
+/// quickselect with the median of three as pivot (`std::nth_element` of libstdc++), then the `k - 1` first are sorted. Equal weights of
+/// two experts, or a gate of zeros, thus go to the experts to which `transformers` sends them.
+fn select_largest(values: &[f32], k: usize, order: &mut Vec<usize>) {
+    order.clear();
+    order.extend(0..values.len());
+    if k == 0 || k > values.len() {
+        return;
+    }
+    let before = |a: usize, b: usize| values[a] > values[b] || (values[a].is_nan() && !values[b].is_nan());
+    let (mut first, mut last) = (0, values.len());
+    // With 64 experts or more for each one chosen, torch takes another way, which keeps the first of equals when one is chosen.
+    if k * 64 <= values.len() {
+        insertion_sort(order, &before);
+        return;
+    }
+    // Each cut leaves a smaller part; the limit is that of libstdc++, beyond which any choice of equals will do.
+    let mut cuts = 2 * values.len().ilog2();
+    while last - first > 3 && cuts > 0 {
+        cuts -= 1;
+        let (a, b, c) = (first + 1, first + (last - first) / 2, last - 1);
+        let [va, vb, vc] = [a, b, c].map(|i| order[i]);
+        let median = if before(va, vb) {
+            if before(vb, vc) {
+                b
+            } else if before(va, vc) {
+                c
+            } else {
+                a
+            }
+        } else if before(va, vc) {
+            a
+        } else if before(vb, vc) {
+            c
+        } else {
+            b
+        };
+        order.swap(first, median);
+        let pivot = order[first];
+        let (mut low, mut high) = (first + 1, last);
+        loop {
+            while before(order[low], pivot) {
+                low += 1;
+            }
+            high -= 1;
+            while before(pivot, order[high]) {
+                high -= 1;
+            }
+            if low >= high {
+                break;
+            }
+            order.swap(low, high);
+            low += 1;
+        }
+        if low < k { first = low } else { last = low }
+    }
+    insertion_sort(&mut order[first..last], &before);
+    insertion_sort(&mut order[..k - 1], &before);
+}
+
+/// Keeps equals in their order, and allocates nothing.
+fn insertion_sort(order: &mut [usize], before: &impl Fn(usize, usize) -> bool) {
+    for i in 1..order.len() {
+        let mut j = i;
+        while j > 0 && before(order[j], order[j - 1]) {
+            order.swap(j, j - 1);
+            j -= 1;
+        }
     }
 }
 
@@ -118,9 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_experts_the_first_wins() {
-        let routing = routed(&[1.0, 3.0, 3.0, 3.0], 2);
-        assert_eq!((routing.rows_of(1).len(), routing.rows_of(2).len(), routing.rows_of(3).len()), (1, 1, 0));
+    fn of_equal_experts_those_are_chosen_that_torch_chooses() {
+        let goldens = include_str!("../tests/topk_ties.txt").lines().filter(|line| !line.starts_with('#'));
+        let mut cases = 0;
+        for line in goldens {
+            let [k, values, chosen] = line.split('|').collect::<Vec<_>>().try_into().unwrap();
+            let numbers =
+                |text: &str| text.split_whitespace().map(|n| n.parse().unwrap()).collect::<Vec<usize>>();
+            let logits: Vec<f32> = numbers(values).into_iter().map(|n| n as f32).collect();
+            let routing = routed(&logits, k.trim().parse().unwrap());
+            let found: Vec<usize> = (0..logits.len()).filter(|&e| !routing.rows_of(e).is_empty()).collect();
+            assert_eq!(found, numbers(chosen), "{line}");
+            cases += 1;
+        }
+        assert!(cases > 300);
     }
 
     #[test]
