@@ -245,6 +245,7 @@ unsafe fn float_rows<S: Simd, const FORMAT: u8, const T: usize>(
             while k + CHAINS * S::LANES <= cols {
                 for c in (0..CHAINS).step_by(2) {
                     let at = k + c * S::LANES;
+                    S::prefetch(data.wrapping_add(at * size + AHEAD));
                     let w = S::load_bf16_pairs(data.add(at * size));
                     for t in 0..T {
                         let x = pairs[t].add(at);
@@ -403,9 +404,15 @@ pub fn gemv_swiglu<'a>(
     let target = SharedMut::new(h);
     let active = (0..routing.experts()).filter(|&e| !routing.rows_of(e).is_empty()).count();
     pool.for_ranges(active * groups, grain, |_, range| {
-        for item in range {
+        // All of W1 that this thread has, then all of W3: memory is read as two long streams. Going to and fro between the two,
+        // group by group, prefetchers start anew every few KiB.
+        let mut item = range.start;
+        while item < range.end {
             let Some(e) = nth_active(routing, item / groups) else { return };
-            let (group, first) = (item % groups, routing.range_of(e).start);
+            let run = item % groups..groups.min(item % groups + range.end - item);
+            item += run.len();
+            let first = routing.range_of(e).start;
+            let rows = routing.rows_of(e);
             let (w1, w3) = experts(e);
             assert!(
                 w1.rows() == width
@@ -413,22 +420,29 @@ pub fn gemv_swiglu<'a>(
                     && w1.cols() == input.cols
                     && w3.cols() == input.cols
             );
-            let count = (width - group * GROUP).min(GROUP);
-            let rows = routing.rows_of(e);
-            let (mut gate, mut up): (Outputs, Outputs) = ([[0.0; GROUP]; WIDE], [[0.0; GROUP]; WIDE]);
-            for (b, batch) in rows.chunks(WIDE).enumerate() {
-                let mut tokens = [0; WIDE];
-                for (slot, row) in tokens.iter_mut().zip(batch) {
-                    *slot = row.0;
-                }
-                let tokens = &tokens[..batch.len()];
-                dot_rows(isa, &w1, group, input, tokens, &mut gate);
-                dot_rows(isa, &w3, group, input, tokens, &mut up);
-                for i in 0..batch.len() {
-                    let a = first + b * WIDE + i;
-                    // SAFETY: each (assignment, group) is written by the one thread that took the group.
-                    let out = unsafe { target.slice(a * width + group * GROUP, count) };
-                    silu_mul(isa, &gate[i][..count], &up[i][..count], out);
+            for (w, is_gate) in [(&w1, true), (&w3, false)] {
+                for group in run.clone() {
+                    let count = (width - group * GROUP).min(GROUP);
+                    let mut out: Outputs = [[0.0; GROUP]; WIDE];
+                    for (b, batch) in rows.chunks(WIDE).enumerate() {
+                        let mut tokens = [0; WIDE];
+                        for (slot, row) in tokens.iter_mut().zip(batch) {
+                            *slot = row.0;
+                        }
+                        dot_rows(isa, w, group, input, &tokens[..batch.len()], &mut out);
+                        for (i, values) in out.iter().enumerate().take(batch.len()) {
+                            let a = first + b * WIDE + i;
+                            // SAFETY: each (assignment, group) is written by the one thread that took the group.
+                            let h = unsafe { target.slice(a * width + group * GROUP, count) };
+                            if is_gate {
+                                h.copy_from_slice(&values[..count]);
+                            } else {
+                                let mut gate = [0.0; GROUP];
+                                gate[..count].copy_from_slice(h);
+                                silu_mul(isa, &gate[..count], &values[..count], h);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -462,16 +476,17 @@ pub fn gemv_weighted_sum<'a>(
     let tokens = y.len() / hidden;
     let target = SharedMut::new(y);
     pool.for_ranges(hidden.div_ceil(GROUP), grain(&first).div_ceil(2), |_, range| {
-        for group in range {
-            let count = (hidden - group * GROUP).min(GROUP);
-            for e in 0..routing.experts() {
-                let assignments = routing.range_of(e);
-                if assignments.is_empty() {
-                    continue;
-                }
-                let w = experts(e);
-                assert!(w.rows() == hidden && w.cols() == input.cols);
-                each_batch(isa, &w, group, input, assignments, |a, values| {
+        // Expert by expert, so that each is read as one stream; every output still sums experts in ascending order.
+        for e in 0..routing.experts() {
+            let assignments = routing.range_of(e);
+            if assignments.is_empty() {
+                continue;
+            }
+            let w = experts(e);
+            assert!(w.rows() == hidden && w.cols() == input.cols);
+            for group in range.clone() {
+                let count = (hidden - group * GROUP).min(GROUP);
+                each_batch(isa, &w, group, input, assignments.clone(), |a, values| {
                     let (token, weight) = routing.rows()[a];
                     assert!(token < tokens);
                     // SAFETY: each group of outputs is written by the one thread that took the group.
