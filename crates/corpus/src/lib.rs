@@ -3,6 +3,8 @@
 //! In flow original files ([`parse`]), JSON lines and Parquet ([`texts`]) and the stages of kl3m-data ([`kl3m_data`]); out flow
 //! Markdown texts with what is known of each.
 
+pub mod document;
 pub mod kl3m_data;
 pub mod parse;
+pub mod shards;
 pub mod texts;

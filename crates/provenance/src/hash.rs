@@ -10,7 +10,7 @@
 
 use blake3::Hasher;
 use sha2::{Digest, Sha256};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 /// Context of the hash of a document.
 pub const DOCUMENT: &str = "blackletter 2026-11-23 document v1";
@@ -102,21 +102,38 @@ impl FileHash {
     /// # Errors
     /// When reading fails.
     pub fn of(mut file: impl Read) -> io::Result<Self> {
-        let (mut blake3, mut sha256, mut bytes) = (Hasher::new(), Sha256::new(), 0);
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            let read = match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => &buffer[..read],
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            };
-            blake3.update(read);
-            sha256.update(read);
-            bytes += read.len() as u64;
-        }
-        let sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { bytes, blake3: blake3.finalize().to_hex().to_string(), sha256 })
+        let mut hasher = FileHasher::default();
+        io::copy(&mut file, &mut hasher)?;
+        Ok(hasher.finish())
+    }
+}
+
+/// Makes a [`FileHash`] of what is written to it.
+#[derive(Clone, Debug, Default)]
+pub struct FileHasher {
+    bytes: u64,
+    blake3: Hasher,
+    sha256: Sha256,
+}
+
+impl FileHasher {
+    /// The hashes of what was written.
+    pub fn finish(self) -> FileHash {
+        let sha256 = self.sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        FileHash { bytes: self.bytes, blake3: self.blake3.finalize().to_hex().to_string(), sha256 }
+    }
+}
+
+impl Write for FileHasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.blake3.update(bytes);
+        self.sha256.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
