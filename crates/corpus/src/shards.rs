@@ -4,12 +4,12 @@
 //! is written. A file appears under its name whole and on disk, or not at all.
 
 use crate::document::{self, DocumentError, Rows};
-use arrow_array::RecordBatch;
+use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_select::concat::concat_batches;
 use blackletter_provenance::hash::{FileHash, FileHasher, Root};
 use parquet::{
     arrow::{
-        ArrowWriter,
+        ArrowWriter, ProjectionMask,
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
     },
     basic::{Compression, ZstdLevel},
@@ -164,6 +164,11 @@ impl ShardWriter {
         })
     }
 
+    /// Where the file will be.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Bytes of text so far.
     pub fn text_bytes(&self) -> u64 {
         self.text_bytes
@@ -277,6 +282,44 @@ impl ShardReader {
         let metadata = guarded(|| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()));
         let metadata = metadata.map_err(|e| ShardError::damaged(path, e))?;
         Ok(Self { path: path.into(), file, metadata, next: 0 })
+    }
+
+    /// The names of a file's documents, which can be read when other columns cannot.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn ids(path: &Path) -> Result<Vec<String>, ShardError> {
+        let file = File::open(path).map_err(ShardError::file("read", path))?;
+        let ids = guarded(|| {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+            let mask = ProjectionMask::columns(builder.parquet_schema(), ["id"]);
+            let mut ids = Vec::new();
+            for batch in builder.with_projection(mask).build()? {
+                let batch = batch?;
+                let column = batch.columns().first().and_then(|c| c.as_any().downcast_ref::<StringArray>());
+                let column = column.ok_or_else(|| ParquetError::General("the ids are no strings".into()))?;
+                ids.extend(column.iter().map(|id| id.unwrap_or_default().to_owned()));
+            }
+            Ok(ids)
+        });
+        ids.map_err(|e| ShardError::damaged(path, e))
+    }
+
+    /// Batches of one document each from number `from` on, up to the first that cannot be read.
+    pub fn one_by_one(self, from: usize) -> impl Iterator<Item = Result<RecordBatch, ShardError>> {
+        let path = self.path.clone();
+        let reader = guarded(|| {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file, self.metadata);
+            builder.with_batch_size(1).with_offset(from).build()
+        });
+        let mut reader = reader.ok();
+        std::iter::from_fn(move || {
+            let batch = guarded(|| reader.as_mut().and_then(Iterator::next).transpose().map_err(Into::into));
+            if batch.is_err() {
+                reader = None;
+            }
+            batch.map_err(|e| ShardError::damaged(&path, e)).transpose()
+        })
     }
 
     fn read(&self, group: usize) -> Result<RecordBatch, ParquetError> {

@@ -127,7 +127,14 @@ impl Work {
         }
         fs::rename(&path, &named).map_err(ShardError::file("write", &named))?;
         let path = name.into();
-        self.parts.push(Part { path, label: label.into(), blake3: file.blake3, documents, text_bytes, bytes: file.bytes });
+        self.parts.push(Part {
+            path,
+            label: label.into(),
+            blake3: file.blake3,
+            documents,
+            text_bytes,
+            bytes: file.bytes,
+        });
         Ok(())
     }
 
@@ -294,7 +301,8 @@ mod tests {
         let again = store.task(&key(&settings, &["x"]), never).unwrap();
         assert_eq!((&again.parts, &again.value, again.again), (&done.parts, &json!("one"), true));
         let other = json!({ "a": 2 });
-        for key in [key(&other, &["x"]), key(&settings, &["y"]), Key { version: 2, ..key(&settings, &["x"]) }] {
+        for key in [key(&other, &["x"]), key(&settings, &["y"]), Key { version: 2, ..key(&settings, &["x"]) }]
+        {
             assert!(!store.task(&key, |work| write(work, "two")).unwrap().again);
         }
         fs::write(&done.parts[0].path, "cut off").unwrap();
