@@ -8,6 +8,7 @@ use arrow_array::{
 };
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 use blackletter_provenance::hash::{self, DocumentHasher};
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock},
@@ -46,7 +47,7 @@ pub fn columns() -> Vec<(&'static str, &'static str, &'static str)> {
 }
 
 /// A text and all that is known about it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Document {
     /// Name, unique in its corpus.
     pub id: String,
@@ -279,6 +280,11 @@ impl<'b> Rows<'b> {
     /// The licence's basis.
     pub fn license_basis(&self, row: usize) -> Option<&'b str> {
         self.text_at(7, row)
+    }
+
+    /// Form of its original.
+    pub fn mime_type(&self, row: usize) -> &'b str {
+        self.texts[8].value(row)
     }
 
     /// Its text.
