@@ -33,7 +33,8 @@ pub const RANGES: [Range; 16] = [
     range("ratio_whitespace", 0.1212, 0.1938, 1.0),
     // Characters of lines that are not blank, by the number of such lines.
     range("average_line_length", 17.5, 245.0, 1.0),
-    // Characters of paragraphs, which blank lines divide, by their number; line ends inside count.
+    // Characters of paragraphs by their number; line ends inside count. A paragraph ends at a blank line, and at the end of a
+    // line that ends a sentence or a clause: much law is printed without blank lines, or wrapped.
     range("average_paragraph_length", 35.0, 849.0, 1.0),
     range("ratio_alphanumeric", 0.5946, 0.8229, 1.0),
     // Letters by digits; by 1 where there is no digit.
@@ -130,7 +131,7 @@ pub fn measure(text: &str) -> Metrics {
         line_characters += length;
         paragraph_characters += length + u64::from(inside);
         paragraphs += u64::from(!inside);
-        inside = true;
+        inside = !ends_clause(line.trim_end());
     }
     let mut seen: HashMap<&str, u64, FixedState> =
         HashMap::with_capacity_and_hasher(text.len() / 24, FixedState::default());
@@ -164,6 +165,10 @@ pub fn measure(text: &str) -> Metrics {
             ratio(nospace, tokens),
         ],
     }
+}
+
+fn ends_clause(line: &str) -> bool {
+    line.trim_end_matches(['"', '\'', '”', '’', ')', ']', '*', '_']).ends_with(['.', ';', ':', '?', '!', '—'])
 }
 
 fn count(text: &str) -> u64 {
@@ -200,7 +205,7 @@ fn characters(text: &str) -> (Characters, f64) {
     (sums, entropy)
 }
 
-fn is_format(token: &str) -> bool {
+pub(crate) fn is_format(token: &str) -> bool {
     let bytes = token.as_bytes();
     // `<` before a letter opens a tag; `<PAGE>` and the like are EDGAR's.
     let tag = memchr::memchr_iter(b'<', bytes).any(|at| {
@@ -269,6 +274,7 @@ mod tests {
             -(4.0 * (1.0f64 / 6.0) * (1.0f64 / 6.0).log2() + (1.0f64 / 3.0) * (1.0f64 / 3.0).log2()),
         );
         assert_eq!(value("ab ab\n\ncd", "average_paragraph_length"), 3.5);
+        assert_eq!(value("ab\nab;\ncde.\n", "average_paragraph_length"), 5.0);
         assert_eq!(value("abab", "char_entropy"), 1.0);
     }
 

@@ -1,6 +1,7 @@
 //! Rules by which a text is no text worth learning from: repetition and shape, after Gopher (Rae et al. 2021, appendix A1.1),
 //! with limits that law needs. How they were found is in `docs/corpus-rules.md`.
 
+use crate::quality::is_format;
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::collections::{HashMap, HashSet};
@@ -49,6 +50,8 @@ pub struct Rules {
     pub max_word_length: Limit,
     /// Least share of words with a letter in them.
     pub min_alphabetic_words: Limit,
+    /// Greatest share of words that are remains of mark-up or damaged characters.
+    pub max_format_words: Limit,
     /// Greatest share of lines that end with an ellipsis or dots.
     pub max_ellipsis_lines: Limit,
     /// Greatest share of characters in lines that stood before.
@@ -69,11 +72,12 @@ impl Default for Rules {
             min_word_length: limit(2.5),
             max_word_length: limit(12.0),
             min_alphabetic_words: limit(0.4),
+            max_format_words: limit(0.15),
             max_ellipsis_lines: limit(0.6),
-            max_repeated_lines: limit(0.5),
-            max_repeated_paragraphs: limit(0.5),
+            max_repeated_lines: limit(0.7),
+            max_repeated_paragraphs: limit(0.7),
             max_top_4_gram: limit(0.35),
-            max_repeated_10_grams: limit(0.6),
+            max_repeated_10_grams: limit(0.7),
         }
     }
 }
@@ -90,11 +94,12 @@ pub struct Failure {
 }
 
 /// Names of the rules, in the order in which [`Rules::check`] lists failures.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "min_words",
     "min_word_length",
     "max_word_length",
     "min_alphabetic_words",
+    "max_format_words",
     "max_ellipsis_lines",
     "max_repeated_lines",
     "max_repeated_paragraphs",
@@ -109,6 +114,7 @@ impl Rules {
             self.min_word_length,
             self.max_word_length,
             self.min_alphabetic_words,
+            self.max_format_words,
             self.max_ellipsis_lines,
             self.max_repeated_lines,
             self.max_repeated_paragraphs,
@@ -154,6 +160,7 @@ pub fn measure(text: &str) -> [f64; NAMES.len()] {
         share(characters, words.len()),
         share(characters, words.len()),
         share(alphabetic, words.len()),
+        share(text.split_whitespace().filter(|word| is_format(word)).count(), words.len()),
         share(ellipses, lines().count()),
         repeated(lines()),
         repeated(text.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty())),
@@ -242,6 +249,9 @@ mod tests {
         assert!(broken(&line.repeat(9)).contains(&"max_repeated_10_grams"));
         assert!(broken(&format!("{line}\n").repeat(9)).contains(&"max_repeated_paragraphs"));
         assert!(broken(&"abcdefghijklmnopqrstuvwxyz ".repeat(9)).contains(&"max_word_length"));
+        assert!(
+            broken(&"<us-gaap:Assets> 12 </us-gaap:Assets> and ".repeat(9)).contains(&"max_format_words")
+        );
         assert!(broken("a b c d e f g h i j k l m").contains(&"min_word_length"));
     }
 

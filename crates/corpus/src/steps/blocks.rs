@@ -51,7 +51,7 @@ impl Block for Clean {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn settings(&self) -> Value {
@@ -97,7 +97,7 @@ impl Block for Score {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn settings(&self) -> Value {
@@ -163,7 +163,7 @@ pub struct FilterSettings {
 
 impl Default for FilterSettings {
     fn default() -> Self {
-        Self { enabled: true, max_score: Limit(Some(10.0)), rules: Rules::default() }
+        Self { enabled: true, max_score: Limit(Some(400.0)), rules: Rules::default() }
     }
 }
 
@@ -180,7 +180,7 @@ impl Block for Filter {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn settings(&self) -> Value {

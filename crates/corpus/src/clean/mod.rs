@@ -1,6 +1,8 @@
-//! Lines of a page that are no part of the text: printers' marks, page numbers, running heads.
+//! What is no part of a text: printers' marks, page numbers, running heads, remains of HTML.
 //!
-//! A line goes only when all of it is such a mark; no filter looks inside a line. Text around the marks stays as it is.
+//! A line goes only when all of it is such a mark, and of HTML only the tags go: text around the marks stays as it is.
+
+mod tags;
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -20,6 +22,8 @@ pub struct LineFilters {
     pub page_numbers: bool,
     /// Short lines that stand again and again beside page marks.
     pub running_heads: bool,
+    /// Tags of HTML that were left in the text; rows of tables become lines.
+    pub html_tags: bool,
     /// Control characters, the null character among them, and byte-order marks inside the text.
     pub control_characters: bool,
 }
@@ -31,6 +35,7 @@ impl Default for LineFilters {
             page_marks: true,
             page_numbers: true,
             running_heads: true,
+            html_tags: true,
             control_characters: true,
         }
     }
@@ -41,7 +46,7 @@ impl Default for LineFilters {
 pub struct Cleaned<'t> {
     /// The text.
     pub text: Cow<'t, str>,
-    /// Lines (for control characters, characters) that went, by filter.
+    /// What went, by filter: lines, and of two filters characters and tags.
     pub removed: BTreeMap<&'static str, u64>,
 }
 
@@ -67,10 +72,17 @@ impl LineFilters {
     /// Takes the lines out.
     pub fn clean<'t>(&self, text: &'t str) -> Cleaned<'t> {
         let mut removed = BTreeMap::new();
-        let text = match self.control_characters {
+        let mut text = match self.control_characters {
             true => without_controls(text, &mut removed),
             false => Cow::Borrowed(text),
         };
+        if self.html_tags {
+            let (cleaned, tags) = tags::without_tags(&text);
+            if tags > 0 {
+                removed.insert("html_tags", tags);
+                text = Cow::Owned(cleaned.into_owned());
+            }
+        }
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         let mut kinds: Vec<Line> = lines.iter().map(|line| self.kind(line.trim())).collect();
         if self.page_numbers {
@@ -326,7 +338,8 @@ mod tests {
     proptest! {
         #[test]
         fn words_outside_marks_survive_any_text(text in "(\\PC{0,12}|VerDate [a-z<>0-9 ]{0,9}|[0-9]{1,3}|<PAGE>)(\n(\\PC{0,12}|[0-9]{1,3}|<PAGE>)){0,30}") {
-            let cleaned = LineFilters::default().clean(&text);
+            // Tags have a test of their own.
+            let cleaned = LineFilters { html_tags: false, ..LineFilters::default() }.clean(&text);
             let gone: u64 = cleaned.removed.iter().filter(|(f, _)| **f != "control_characters").map(|(_, n)| n).sum();
             prop_assert_eq!(
                 text.split_inclusive('\n').count() as u64,
