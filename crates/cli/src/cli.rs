@@ -1,7 +1,7 @@
 //! Which commands there are.
 
 use crate::{
-    commands::{bench, completions, generate, inspect, man, quantize, score, tokenizer},
+    commands::{bench, completions, corpus, generate, inspect, man, quantize, score, tokenizer},
     failure::Failure,
 };
 use clap::{Parser, Subcommand};
@@ -28,6 +28,8 @@ pub enum Command {
     Completions(completions::Args),
     Man(man::Args),
     #[command(subcommand)]
+    Corpus(corpus::Command),
+    #[command(subcommand)]
     Tokenizer(tokenizer::Command),
 }
 
@@ -45,6 +47,7 @@ impl Command {
             Self::Bench(command) => command.run(),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(),
+            Self::Corpus(command) => command.run(),
             Self::Tokenizer(command) => command.run(),
         }
     }

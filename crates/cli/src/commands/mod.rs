@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod completions;
+pub mod corpus;
 pub mod generate;
 pub mod inspect;
 pub mod man;

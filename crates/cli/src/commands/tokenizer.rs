@@ -270,7 +270,7 @@ fn tokens_against(ours: &Report, other: &Report) -> serde_json::Value {
     serde_json::json!({ "total": ratio(ours.total.tokens, other.total.tokens), "datasets": datasets })
 }
 
-fn use_threads(threads: Option<usize>) -> Result<(), Failure> {
+pub fn use_threads(threads: Option<usize>) -> Result<(), Failure> {
     let Some(threads) = threads else { return Ok(()) };
     if threads == 0 {
         return Err(Failure::usage("--threads must be at least 1"));

@@ -1,0 +1,20 @@
+//! What a corpus was made from, and the right to use it.
+//!
+//! In flow what each document states about its licence and the hashes of its content; out flow the decision whether it may be
+//! used ([`Gate`]) and the record of a corpus ([`Provenance`], written as `provenance.json`), which names every source,
+//! licence and file and carries one hash over all documents ([`hash::Root`]). [`croissant()`] writes the same record in the
+//! form that dataset catalogues read.
+
+mod croissant;
+mod gate;
+pub mod hash;
+mod license;
+mod record;
+
+pub use croissant::croissant;
+pub use gate::{DEFAULT_ALLOW, Gate, GateError, Refusal, Right};
+pub use license::{License, LicenseError, PUBLIC_DOMAIN_BASES};
+pub use record::{
+    Accepted, Dataset, Evaluation, FILE_NAME, Generator, InputFile, Part, Provenance, RecordError, Refused,
+    Shard, SourceRecord, VERSION,
+};
