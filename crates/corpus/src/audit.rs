@@ -123,13 +123,16 @@ pub struct Audited {
     pub root: String,
 }
 
+/// What sources are told apart by: dataset, source, licence and its basis.
+type SourceKey = (String, Option<String>, String, Option<String>);
+
 /// What the documents of a shard come to.
 #[derive(Default)]
 struct Sums {
     documents: u64,
     text_bytes: u64,
     root: Root,
-    sources: BTreeMap<(String, Option<String>, String, Option<String>), (u64, u64)>,
+    sources: BTreeMap<SourceKey, (u64, u64)>,
 }
 
 /// Computes everything in the record of the corpus in `folder` anew: the hash of every file, of every text, the counts and

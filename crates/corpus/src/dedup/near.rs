@@ -470,7 +470,7 @@ mod tests {
             let base = |n: u64| n * 1_000_003 + family;
             let one = |changed: u64| {
                 let word = |n: u64| {
-                    let other = changed > 0 && n % changed == 0;
+                    let other = changed > 0 && n.is_multiple_of(changed);
                     format!("w{:x}", mix(base(n) + if other { changed << 40 } else { 0 }))
                 };
                 (0..400).map(word).collect::<Vec<_>>().join(" ")

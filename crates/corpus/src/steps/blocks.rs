@@ -97,7 +97,7 @@ impl Block for Score {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn settings(&self) -> Value {
@@ -115,7 +115,8 @@ impl Block for Score {
             record(metrics, rows.dataset(row), counts);
         }
         let scores: Float64Array = metrics.iter().map(|m| Some(m.score())).collect();
-        let quality = quality_column(metrics.iter().map(Metrics::named))?;
+        // By name, as documents hold them.
+        let quality = quality_column(metrics.iter().map(|m| m.named().collect::<BTreeMap<_, _>>()))?;
         let schema = document::schema();
         let replaced = |(field, column): (&Arc<arrow_schema::Field>, &ArrayRef)| -> ArrayRef {
             match field.name().as_str() {

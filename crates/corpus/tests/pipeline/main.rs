@@ -1,0 +1,8 @@
+//! Whole corpora from recipes, on texts made here.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod audit;
+mod build;
+mod runs;
+mod support;
