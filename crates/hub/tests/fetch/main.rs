@@ -234,13 +234,14 @@ fn a_hub_that_cannot_be_reached_is_no_matter_once_the_model_is_there() {
 
 #[test]
 fn a_hub_in_trouble_is_no_matter_once_the_model_is_there() {
-    for status in [408, 429, 500, 503, 0] {
+    let in_trouble = |status: u16| {
         let (server, cache) = (Server::start(behaving()), TempDir::new().unwrap());
         let dir = get(&server, &cache).unwrap().dir;
         server.behaviour.lock().unwrap().down = Some(status);
-        let impatient = Settings { patience: Duration::from_secs(1), ..settings(&server, &cache) };
+        let settings = settings(&server, &cache);
         // With retries of a server in trouble, a status needs longer than silence.
-        let settings = if status == 0 { impatient } else { settings(&server, &cache) };
+        let patience = if status == 0 { Duration::from_secs(1) } else { settings.patience };
+        let settings = Settings { patience, ..settings };
         let fetched = fetch(&repository(), &settings).unwrap();
         assert_eq!(fetched.dir, dir);
         let why = fetched.unchecked.expect("nobody said that there is no newer one").to_string();
@@ -248,7 +249,13 @@ fn a_hub_in_trouble_is_no_matter_once_the_model_is_there() {
         assert!(why.contains(&reason) && why.contains("owner/model"), "{status}: {why}");
         let none = fetch(&"owner/other".parse().unwrap(), &settings).unwrap_err();
         assert!(none.to_string().contains("try again later"), "{status}: {none}");
-    }
+    };
+    // They wait more than they work.
+    std::thread::scope(|scope| {
+        for status in [408, 429, 500, 503, 0] {
+            scope.spawn(move || in_trouble(status));
+        }
+    });
 }
 
 #[test]
