@@ -1,6 +1,13 @@
 //! `blackletter corpus`
 
-use crate::{commands::tokenizer::use_threads, failure::Failure, interrupt, output};
+use crate::{
+    commands::{
+        tokenizer::use_threads,
+        transfer::{Export, Fetch},
+    },
+    failure::Failure,
+    interrupt, output,
+};
 use blackletter_corpus::{
     audit,
     build::{self, Origin, Plan, Stage},
@@ -29,6 +36,8 @@ pub enum Command {
     Stats(Stats),
     Show(Show),
     Audit(Audit),
+    Fetch(Fetch),
+    Export(Export),
 }
 
 impl Command {
@@ -42,6 +51,8 @@ impl Command {
             Self::Stats(args) => args.run(),
             Self::Show(args) => args.run(),
             Self::Audit(args) => args.run(),
+            Self::Fetch(args) => args.run(),
+            Self::Export(args) => args.run(),
         }
     }
 }

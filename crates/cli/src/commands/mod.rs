@@ -13,3 +13,4 @@ pub mod quantize;
 pub mod score;
 pub mod text;
 pub mod tokenizer;
+pub mod transfer;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 mod command_line;
+mod corpus;
 mod generate;
 #[cfg(feature = "hub")]
 mod hub;

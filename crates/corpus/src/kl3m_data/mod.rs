@@ -8,12 +8,13 @@
 //! ```
 //!
 //! [`Store`] reads and writes the objects wherever they are; [`records`] and [`parquet`] turn them into values and back;
-//! [`parquet::write_export`] makes the Parquet that is published on the Hugging Face Hub. Sizes are bounded: an object that
+//! [`parquet::write_export`] makes the Parquet that is published on the Hugging Face Hub; [`transfer`] moves whole stages. Sizes are bounded: an object that
 //! inflates beyond [`LARGEST`] is refused.
 
 pub mod parquet;
 pub mod records;
 mod store;
+pub mod transfer;
 
 pub use store::{Store, StoreOptions};
 
@@ -73,7 +74,7 @@ pub enum Kl3mDataError {
 }
 
 /// A stage of the layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// As collected.
     Documents,

@@ -118,6 +118,11 @@ impl Store {
         Ok(keys)
     }
 
+    /// The address that it was opened by.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
     fn failure(&self, action: &'static str, key: &str, failure: Failure) -> Kl3mDataError {
         let (location, key) = (self.location.clone(), key.to_string());
         match failure {
