@@ -27,6 +27,8 @@ pub struct Counts {
     pub bytes_in: u64,
     /// Bytes of text that went on.
     pub bytes_kept: u64,
+    /// Tokens that went on, as counted before there is a tokenizer: runs of characters without ASCII whitespace.
+    pub tokens_kept: u64,
     /// Documents whose text was changed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub changed: u64,
@@ -69,6 +71,8 @@ pub struct Tally {
     pub bytes_in: u64,
     /// Bytes of text that went on.
     pub bytes_kept: u64,
+    /// Tokens that went on, as in [`Counts::tokens_kept`].
+    pub tokens_kept: u64,
 }
 
 /// Documents and their text.
@@ -146,19 +150,28 @@ fn merge_sizes(own: &mut BTreeMap<String, Size>, other: &BTreeMap<String, Size>)
     }
 }
 
+/// Runs of bytes that are no ASCII whitespace.
+fn tokens(text: &str) -> u64 {
+    let space = |byte: &u8| byte.is_ascii_whitespace();
+    let starts = text.as_bytes().windows(2).filter(|pair| space(&pair[0]) && !space(&pair[1])).count();
+    starts as u64 + u64::from(text.as_bytes().first().is_some_and(|byte| !space(byte)))
+}
+
 impl Counts {
-    /// Records a document that goes on with `bytes` of text; it came with `before`.
-    pub fn keep(&mut self, dataset: &str, license: &str, before: usize, bytes: usize) {
-        let (before, bytes) = (before as u64, bytes as u64);
+    /// Records a document that goes on with `text`; it came with `before` bytes.
+    pub fn keep(&mut self, dataset: &str, license: &str, before: usize, text: &str) {
+        let (before, bytes, tokens) = (before as u64, text.len() as u64, tokens(text));
         self.entered += 1;
         self.kept += 1;
         self.bytes_in += before;
         self.bytes_kept += bytes;
+        self.tokens_kept += tokens;
         let tally = entry(&mut self.sources, dataset);
         tally.entered += 1;
         tally.kept += 1;
         tally.bytes_in += before;
         tally.bytes_kept += bytes;
+        tally.tokens_kept += tokens;
         entry(&mut self.licenses, license).add(bytes);
     }
 
@@ -186,6 +199,7 @@ impl Counts {
         self.kept += other.kept;
         self.bytes_in += other.bytes_in;
         self.bytes_kept += other.bytes_kept;
+        self.tokens_kept += other.tokens_kept;
         self.changed += other.changed;
         merge_counts(&mut self.dropped, &other.dropped);
         merge_counts(&mut self.removed, &other.removed);
@@ -198,6 +212,7 @@ impl Counts {
             own.kept += tally.kept;
             own.bytes_in += tally.bytes_in;
             own.bytes_kept += tally.bytes_kept;
+            own.tokens_kept += tally.tokens_kept;
             merge_counts(&mut own.dropped, &tally.dropped);
         }
         for (name, histogram) in &other.histograms {
@@ -257,7 +272,7 @@ mod tests {
         for &(dataset, kept, reason, bytes) in events {
             let dataset = format!("d{}", dataset % 3);
             if kept {
-                counts.keep(&dataset, "MIT", bytes.into(), (bytes / 2).into());
+                counts.keep(&dataset, "MIT", bytes.into(), &"a ".repeat(usize::from(bytes % 100)));
             } else {
                 counts.drop(&dataset, &format!("r{reason}"), bytes.into(), "id");
             }
@@ -301,14 +316,15 @@ mod tests {
     #[test]
     fn the_report_has_the_form_that_readers_know() {
         let mut counts = Counts::default();
-        counts.keep("usc", "MIT", 5, 4);
+        counts.keep("usc", "MIT", 9, " a bc\n");
         counts.drop("usc", "empty text", 0, "a");
         let report = Report { steps: vec![StepReport { name: "ingest".into(), counts }] };
         let json = serde_json::to_value(&report).unwrap();
         let step = &json["steps"][0];
         assert_eq!((&step["name"], &step["in"], &step["kept"]), (&"ingest".into(), &2.into(), &1.into()));
         assert_eq!(step["dropped"], serde_json::json!({ "empty text": 1 }));
-        assert_eq!(step["sources"]["usc"]["bytes_kept"], 4);
+        assert_eq!(step["sources"]["usc"]["bytes_kept"], 6);
+        assert_eq!(step["sources"]["usc"]["tokens_kept"], 2);
         assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
     }
 }

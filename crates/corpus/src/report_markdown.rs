@@ -29,7 +29,7 @@ fn write_all(out: &mut String, report: &Report, record: &Provenance) -> std::fmt
     }
     writeln!(
         out,
-        "\n## Steps\n\n| step | in | kept | dropped | text in | text kept |\n|---|--:|--:|--:|--:|--:|"
+        "\n## Steps\n\nTokens are runs of characters without whitespace.\n\n| step | in | kept | dropped | text in | text kept | tokens kept |\n|---|--:|--:|--:|--:|--:|--:|"
     )?;
     for step in &report.steps {
         let counts = &step.counts;
@@ -37,8 +37,8 @@ fn write_all(out: &mut String, report: &Report, record: &Provenance) -> std::fmt
         let (name, bytes_in, bytes_kept) = (&step.name, mega(counts.bytes_in), mega(counts.bytes_kept));
         writeln!(
             out,
-            "| {name} | {} | {} | {dropped} | {bytes_in} | {bytes_kept} |",
-            counts.entered, counts.kept
+            "| {name} | {} | {} | {dropped} | {bytes_in} | {bytes_kept} | {} |",
+            counts.entered, counts.kept, counts.tokens_kept
         )?;
     }
     for step in &report.steps {
@@ -58,15 +58,18 @@ fn cell(text: &str) -> String {
 }
 
 fn step_details(out: &mut String, counts: &Counts) -> std::fmt::Result {
-    writeln!(out, "| dataset | in | kept | text in | text kept | dropped |\n|---|--:|--:|--:|--:|---|")?;
+    writeln!(
+        out,
+        "| dataset | in | kept | text in | text kept | tokens kept | dropped |\n|---|--:|--:|--:|--:|--:|---|"
+    )?;
     for (dataset, tally) in &counts.sources {
         let reasons: Vec<String> = tally.dropped.iter().map(|(reason, n)| format!("{reason}: {n}")).collect();
         let (bytes_in, bytes_kept) = (mega(tally.bytes_in), mega(tally.bytes_kept));
         let (dataset, reasons) = (cell(dataset), cell(&reasons.join("; ")));
         writeln!(
             out,
-            "| {dataset} | {} | {} | {bytes_in} | {bytes_kept} | {reasons} |",
-            tally.entered, tally.kept
+            "| {dataset} | {} | {} | {bytes_in} | {bytes_kept} | {} | {reasons} |",
+            tally.entered, tally.kept, tally.tokens_kept
         )?;
     }
     if !counts.dropped.is_empty() {

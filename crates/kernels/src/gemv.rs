@@ -245,7 +245,6 @@ unsafe fn float_rows<S: Simd, const FORMAT: u8, const T: usize>(
             while k + CHAINS * S::LANES <= cols {
                 for c in (0..CHAINS).step_by(2) {
                     let at = k + c * S::LANES;
-                    S::prefetch(data.wrapping_add(at * size + AHEAD));
                     let w = S::load_bf16_pairs(data.add(at * size));
                     for t in 0..T {
                         let x = pairs[t].add(at);

@@ -31,7 +31,7 @@ pub(super) fn select(
         kept.push(dropped.is_none());
         match dropped {
             Some((reason, what)) => counts.drop(rows.dataset(row), &reason, bytes, what),
-            None => counts.keep(rows.dataset(row), rows.license(row), bytes, bytes),
+            None => counts.keep(rows.dataset(row), rows.license(row), bytes, rows.text(row)),
         }
     }
     Ok(filter_record_batch(batch, &BooleanArray::from(kept)).map_err(document::DocumentError::from)?)
@@ -74,7 +74,7 @@ impl Block for Clean {
                 counts.drop(rows.dataset(row), "empty after cleaning", before.len(), what);
                 continue;
             }
-            counts.keep(rows.dataset(row), rows.license(row), before.len(), text.len());
+            counts.keep(rows.dataset(row), rows.license(row), before.len(), &text);
             let mut document = rows.document(row);
             if text != before {
                 counts.changed += 1;
@@ -111,7 +111,7 @@ impl Block for Score {
         let metrics: Vec<Metrics> = (0..rows.len()).map(|row| quality::measure(rows.text(row))).collect();
         for (row, metrics) in metrics.iter().enumerate() {
             let bytes = rows.text(row).len();
-            counts.keep(rows.dataset(row), rows.license(row), bytes, bytes);
+            counts.keep(rows.dataset(row), rows.license(row), bytes, rows.text(row));
             record(metrics, rows.dataset(row), counts);
         }
         let scores: Float64Array = metrics.iter().map(|m| Some(m.score())).collect();

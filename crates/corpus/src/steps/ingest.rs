@@ -174,8 +174,8 @@ impl Judged {
     fn count(self, counts: &mut Counts) -> Option<Document> {
         match self {
             Self::Kept(document) => {
-                let bytes = document.text.len();
-                counts.keep(&document.dataset, &document.license, bytes, bytes);
+                let text = &document.text;
+                counts.keep(&document.dataset, &document.license, text.len(), text);
                 Some(*document)
             }
             Self::Dropped { dataset, reason, what, bytes } => {

@@ -66,7 +66,7 @@ pub fn split(
                 let mut held = Vec::with_capacity(rows.len());
                 for row in 0..rows.len() {
                     let (out, bytes) = (settings.is_held_out(rows.id(row)), rows.text(row).len());
-                    counts.keep(rows.dataset(row), rows.license(row), bytes, bytes);
+                    counts.keep(rows.dataset(row), rows.license(row), bytes, rows.text(row));
                     entry(&mut counts.parts, if out { HELD_OUT } else { TRAIN }).add(bytes as u64);
                     held.push(out);
                 }

@@ -25,7 +25,7 @@ const RESULT: &str = "result.json";
 /// Part of the name of what is not finished.
 pub(crate) const WRITING: &str = ".writing-";
 /// Version of the form of results; another form has other keys.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A step cannot be run.
 #[derive(Debug, thiserror::Error)]
