@@ -127,6 +127,16 @@ impl RopeTable {
         self.table.len() / (2 * self.half).max(1)
     }
 
+    /// The `(cosine, sine)` of each pair at `position`.
+    ///
+    /// # Panics
+    /// When the position is beyond the table.
+    pub fn angles(&self, position: usize) -> impl Iterator<Item = (f32, f32)> + Clone + '_ {
+        let half = self.half;
+        let (cos, sin) = self.table[position * 2 * half..(position + 1) * 2 * half].split_at(half);
+        cos.iter().copied().zip(sin.iter().copied())
+    }
+
     /// Rotates every head of `x` back from `position`: the inverse, and the transpose, of [`rope`].
     ///
     /// # Panics

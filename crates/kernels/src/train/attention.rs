@@ -135,7 +135,12 @@ struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    fn new(run: &Product<'_>, shape: AttentionGeometry, layout: Layout<'a>, inputs: AttentionInputs<'a>) -> Self {
+    fn new(
+        run: &Product<'_>,
+        shape: AttentionGeometry,
+        layout: Layout<'a>,
+        inputs: AttentionInputs<'a>,
+    ) -> Self {
         let (full, width) = tile_shape(run.isa);
         let wide = shape.head_dim.next_multiple_of(width);
         let padded = layout.len.next_multiple_of(width);
@@ -162,7 +167,16 @@ impl<'a> Task<'a> {
     }
 
     /// `rows[count][wide]` from `x[token][offset..offset + head_dim]`, times `scale`.
-    fn copy_rows(&self, x: &[f32], stride: usize, offset: usize, token: usize, count: usize, scale: f32, out: &mut [f32]) {
+    fn copy_rows(
+        &self,
+        x: &[f32],
+        stride: usize,
+        offset: usize,
+        token: usize,
+        count: usize,
+        scale: f32,
+        out: &mut [f32],
+    ) {
         let dim = self.shape.head_dim;
         for (t, out) in out.chunks_exact_mut(self.wide).take(count).enumerate() {
             let row = &x[(token + t) * stride + offset..][..dim];
@@ -180,14 +194,24 @@ impl<'a> Task<'a> {
             for lane in 0..width {
                 let token = panel * width + lane;
                 for i in 0..dim {
-                    out[i * width + lane] = if token < self.layout.len { rows[token * self.wide + i] } else { 0.0 };
+                    out[i * width + lane] =
+                        if token < self.layout.len { rows[token * self.wide + i] } else { 0.0 };
                 }
             }
         }
     }
 
     /// `out[count][span] = rows · panels` over `head_dim`, where `rows` is `[count, wide]`.
-    fn scores(&self, rows: &[f32], count: usize, panels: &[f32], low: usize, span: usize, packed: &mut [f32], out: &mut [f32]) {
+    fn scores(
+        &self,
+        rows: &[f32],
+        count: usize,
+        panels: &[f32],
+        low: usize,
+        span: usize,
+        packed: &mut [f32],
+        out: &mut [f32],
+    ) {
         let (dim, width) = (self.shape.head_dim, self.width);
         for (first, real, tile) in tiles(count, self.full) {
             pack(&rows[first * self.wide..], self.wide, real, tile, dim, packed);
@@ -213,7 +237,16 @@ impl<'a> Task<'a> {
     }
 
     /// `out[count][wide] = weights · rows` over the span, where `weights` is `[count, span]` and `rows` `[len, wide]`.
-    fn mix(&self, weights: &[f32], count: usize, span: usize, rows: &[f32], low: usize, packed: &mut [f32], out: &mut [f32]) {
+    fn mix(
+        &self,
+        weights: &[f32],
+        count: usize,
+        span: usize,
+        rows: &[f32],
+        low: usize,
+        packed: &mut [f32],
+        out: &mut [f32],
+    ) {
         assert!(rows.len() >= (low + span) * self.wide);
         for (first, real, tile) in tiles(count, self.full) {
             pack(&weights[first * span..], span, real, tile, span, packed);
@@ -238,7 +271,16 @@ impl<'a> Task<'a> {
     }
 
     /// `sums[low..low + span][wide] += weightsᵀ · rows`, where `weights` is `[count, span]` and `rows` `[count, wide]`.
-    fn spread(&self, weights: &[f32], count: usize, span: usize, rows: &[f32], low: usize, packed: &mut [f32], sums: &mut [f32]) {
+    fn spread(
+        &self,
+        weights: &[f32],
+        count: usize,
+        span: usize,
+        rows: &[f32],
+        low: usize,
+        packed: &mut [f32],
+        sums: &mut [f32],
+    ) {
         assert!(rows.len() >= count * self.wide && sums.len() >= (low + span) * self.wide);
         for (first, _, tile) in tiles(span, self.full) {
             for q in 0..count {
@@ -403,8 +445,24 @@ pub fn attention_forward(
                     let count = (layout.len - first).min(BLOCK);
                     let (low, high) = task.span(first, count);
                     let span = high - low;
-                    task.copy_rows(inputs.q, q_stride, head * dim, start + first, count, task.scale(), &mut own.queries);
-                    task.scores(&own.queries, count, &own.key_panels, low, span, &mut own.packed, &mut own.weights);
+                    task.copy_rows(
+                        inputs.q,
+                        q_stride,
+                        head * dim,
+                        start + first,
+                        count,
+                        task.scale(),
+                        &mut own.queries,
+                    );
+                    task.scores(
+                        &own.queries,
+                        count,
+                        &own.key_panels,
+                        low,
+                        span,
+                        &mut own.packed,
+                        &mut own.weights,
+                    );
                     for t in 0..count {
                         let scores = &mut own.weights[t * span..(t + 1) * span];
                         let value = task.weigh(row, first + t, low, scores, None);
@@ -416,7 +474,8 @@ pub fn attention_forward(
                         let token = start + first + t;
                         // SAFETY: as above.
                         let out = unsafe { out.slice(token * q_stride + head * dim, dim) };
-                        let values = if task.blind(token) { &own.mean[..dim] } else { &own.out[t * wide..][..dim] };
+                        let values =
+                            if task.blind(token) { &own.mean[..dim] } else { &own.out[t * wide..][..dim] };
                         out.copy_from_slice(values);
                     }
                 }
@@ -469,8 +528,24 @@ pub fn attention_backward(
                     let (q, token) = (head * dim, start + first);
                     task.copy_rows(inputs.q, q_stride, q, token, count, task.scale(), &mut own.queries);
                     task.copy_rows(dout, q_stride, q, token, count, 1.0, &mut own.douts);
-                    task.scores(&own.queries, count, &own.key_panels, low, span, &mut own.packed, &mut own.weights);
-                    task.scores(&own.douts, count, &own.value_panels, low, span, &mut own.packed, &mut own.slopes);
+                    task.scores(
+                        &own.queries,
+                        count,
+                        &own.key_panels,
+                        low,
+                        span,
+                        &mut own.packed,
+                        &mut own.weights,
+                    );
+                    task.scores(
+                        &own.douts,
+                        count,
+                        &own.value_panels,
+                        low,
+                        span,
+                        &mut own.packed,
+                        &mut own.slopes,
+                    );
                     for t in 0..count {
                         let at = t * span..(t + 1) * span;
                         let weights = &mut own.weights[at.clone()];

@@ -3,7 +3,7 @@
 use super::{
     norm::{rms_norm_backward, rms_norm_rows},
     product::{Operand, Product, ProductScratch},
-    router::{Assignment, assign},
+    router::Assignment,
     rows::PART,
 };
 use crate::{
@@ -42,11 +42,9 @@ pub struct ExpertGradients<'a> {
     pub w3: &'a mut [f32],
 }
 
-/// What the backward pass needs: who went where, and both projections of every chosen token.
+/// What the backward pass needs: both projections of every chosen token.
 #[derive(Clone, Default)]
 pub struct ExpertSaved {
-    /// Who went where.
-    pub assignment: Assignment,
     /// `x w1ᵀ`, `[tokens × top_k, intermediate]` in the order of the assignment.
     gate: Vec<f32>,
     /// `x w3ᵀ`, likewise.
@@ -91,7 +89,13 @@ dispatch! {
 
 /// With `σ = sigmoid(gate)` and `dh` scaled: `dgate = dh · up · σ (1 + gate (1 − σ))`, and `dup = dh · gate σ` in place of `dh`.
 #[inline(always)]
-unsafe fn swiglu_back_kernel<S: Simd>(gate: &[f32], up: &[f32], scale: f32, dh: &mut [f32], dgate: &mut [f32]) {
+unsafe fn swiglu_back_kernel<S: Simd>(
+    gate: &[f32],
+    up: &[f32],
+    scale: f32,
+    dh: &mut [f32],
+    dgate: &mut [f32],
+) {
     let (n, dh) = (dh.len(), dh.as_mut_ptr());
     let inputs = [gate.as_ptr(), up.as_ptr(), dh.cast_const()];
     for_vectors::<S, 3, 2>(n, inputs, [dgate.as_mut_ptr(), dh], |[g, u, dh]| {
@@ -137,17 +141,16 @@ unsafe fn for_vectors<S: Simd, const I: usize, const O: usize>(
     }
 }
 
-/// `out += Σ weight · w2 (silu(w1 n) · w3 n)` over the `top_k` experts of each token, with `n = rms_norm(x)`.
+/// `out += Σ weight · w2 (silu(w1 n) · w3 n)` over the assigned experts of each token, with `n = rms_norm(x)`.
 ///
-/// `x` and `out` are `[tokens, hidden]`, `probabilities` `[tokens, experts]`.
+/// `x` and `out` are `[tokens, hidden]`.
 ///
 /// # Panics
 /// When lengths do not fit.
 pub fn experts_forward(
     run: &Product<'_>,
     x: &[f32],
-    probabilities: &[f32],
-    top_k: usize,
+    assignment: &Assignment,
     weights: &ExpertWeights<'_>,
     out: &mut [f32],
     products: &mut ProductScratch,
@@ -155,8 +158,7 @@ pub fn experts_forward(
 ) -> ExpertSaved {
     let (hidden, intermediate) = weights.sizes();
     let tokens = x.len() / hidden;
-    assert!(x.len() == out.len() && probabilities.len() == tokens * weights.experts);
-    let assignment = assign(probabilities, weights.experts, top_k);
+    assert!(x.len() == out.len() && assignment.experts() == weights.experts);
     let rows = assignment.tokens.len();
     let (mut gate, mut up) = (vec![0.0f32; rows * intermediate], vec![0.0f32; rows * intermediate]);
     scratch.normal.reserve(x.len());
@@ -178,7 +180,7 @@ pub fn experts_forward(
         let h = Operand::rows(h, chosen.len(), intermediate);
         run.scatter_add(h, Operand::rows(w2, hidden, intermediate), chosen, Some(scale), out, products);
     }
-    ExpertSaved { assignment, gate, up }
+    ExpertSaved { gate, up }
 }
 
 /// `h = silu(gate) · up`
@@ -187,7 +189,9 @@ fn activate(run: &Product<'_>, gate: &[f32], up: &[f32], h: &mut [f32]) {
     let h = SharedMut::new(h);
     run.pool.for_ranges(n, 4096, |_, range| {
         // SAFETY: ranges are disjoint, the lengths equal; `isa` is available on this CPU.
-        unsafe { swiglu(run.isa, &gate[range.clone()], &up[range.clone()], h.slice(range.start, range.len())) }
+        unsafe {
+            swiglu(run.isa, &gate[range.clone()], &up[range.clone()], h.slice(range.start, range.len()))
+        }
     });
 }
 
@@ -199,6 +203,7 @@ pub fn experts_backward(
     run: &Product<'_>,
     x: &[f32],
     probabilities: &[f32],
+    assignment: &Assignment,
     weights: &ExpertWeights<'_>,
     saved: &ExpertSaved,
     dout: &[f32],
@@ -212,7 +217,6 @@ pub fn experts_backward(
     let tokens = x.len() / hidden;
     assert!(dout.len() == x.len() && dx.len() == x.len());
     assert!(probabilities.len() == tokens * weights.experts && dprobabilities.len() == probabilities.len());
-    let assignment = &saved.assignment;
     scratch.normal.reserve(x.len());
     scratch.dnormal.reserve(x.len());
     scratch.weights.resize(assignment.tokens.len(), 0.0);
@@ -240,7 +244,8 @@ pub fn experts_backward(
         run.pool.for_ranges(rows, PART, |_, range| {
             for r in range {
                 // SAFETY: each row belongs to one thread.
-                let (h, out) = unsafe { (shared.slice(r * intermediate, intermediate), dweights.slice(r, 1)) };
+                let (h, out) =
+                    unsafe { (shared.slice(r * intermediate, intermediate), dweights.slice(r, 1)) };
                 out[0] = dot(run.isa, h, &dh[r * intermediate..(r + 1) * intermediate]);
                 h.iter_mut().for_each(|h| *h *= scale[r]);
             }

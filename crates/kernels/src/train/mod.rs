@@ -18,7 +18,8 @@ mod rows;
 
 pub use adamw::{AdamW, adamw_step};
 pub use attention::{
-    AttentionGeometry, AttentionInputs, AttentionScratch, Layout, attention_backward, attention_forward, rotate,
+    AttentionGeometry, AttentionInputs, AttentionScratch, Layout, attention_backward, attention_forward,
+    rotate,
 };
 pub use experts::{
     ExpertGradients, ExpertSaved, ExpertScratch, ExpertWeights, experts_backward, experts_forward,

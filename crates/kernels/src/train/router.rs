@@ -1,6 +1,10 @@
 //! The router of a mixture of experts: probabilities, forward and backward, and who goes where.
 
-use super::{norm::rms_norm_backward, product::Product, rows::{PART, sum_into}};
+use super::{
+    norm::rms_norm_backward,
+    product::Product,
+    rows::{PART, sum_into},
+};
 use crate::{
     elementwise::{add_scaled, dot, rms_norm},
     pool::SharedMut,
@@ -14,7 +18,14 @@ use crate::{
 ///
 /// # Panics
 /// When lengths do not fit.
-pub fn router_forward(run: &Product<'_>, x: &[f32], norm: &[f32], epsilon: f32, gate: &[f32], out: &mut [f32]) {
+pub fn router_forward(
+    run: &Product<'_>,
+    x: &[f32],
+    norm: &[f32],
+    epsilon: f32,
+    gate: &[f32],
+    out: &mut [f32],
+) {
     let hidden = norm.len();
     let experts = gate.len() / hidden;
     assert!(gate.len() == experts * hidden && x.len().is_multiple_of(hidden));
