@@ -21,17 +21,24 @@ pub fn gather_rows(pool: &Pool, table: &[f32], width: usize, ids: &[u32], out: &
     });
 }
 
-/// `table[ids[i]] += rows[i]`, in the order of `i`: the backward pass of [`gather_rows`].
+/// `table[ids[i]] += rows[i]`, in the order of `i`: the backward pass of [`gather_rows`]. Rows of the id `skip` are left out.
 ///
 /// # Panics
 /// When an id is not a row, or lengths do not fit.
-pub fn add_rows_of(pool: &Pool, rows: &[f32], width: usize, ids: &[u32], table: &mut [f32]) {
+pub fn add_rows_of(
+    pool: &Pool,
+    rows: &[f32],
+    width: usize,
+    ids: &[u32],
+    skip: Option<u32>,
+    table: &mut [f32],
+) {
     let stored = table.len() / width.max(1);
     assert!(rows.len() == ids.len() * width && ids.iter().all(|&id| (id as usize) < stored));
     let table = SharedMut::new(table);
     // Each thread adds some columns of every row: so the order of the sums does not depend on the threads.
     pool.for_ranges(width, 16, |_, range| {
-        for (row, &id) in rows.chunks_exact(width).zip(ids) {
+        for (row, &id) in rows.chunks_exact(width).zip(ids).filter(|(_, id)| Some(**id) != skip) {
             // SAFETY: columns of one range belong to one thread.
             let out = unsafe { table.slice(id as usize * width + range.start, range.len()) };
             for (out, x) in out.iter_mut().zip(&row[range.clone()]) {

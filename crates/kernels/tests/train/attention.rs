@@ -22,8 +22,16 @@ fn cases() -> Vec<Case> {
         Case { shape, len: 40, segments: vec![1; 80] },
         Case { shape, len: 40, segments: [packed, padded].concat() },
         Case { shape: AttentionGeometry { window: None, ..shape }, len: 37, segments: holes },
-        Case { shape: AttentionGeometry { heads: 1, kv_heads: 1, head_dim: 40, window: Some(1) }, len: 9, segments: vec![1; 9] },
-        Case { shape: AttentionGeometry { heads: 2, kv_heads: 1, head_dim: 34, window: Some(50) }, len: 61, segments: vec![1; 61] },
+        Case {
+            shape: AttentionGeometry { heads: 1, kv_heads: 1, head_dim: 40, window: Some(1) },
+            len: 9,
+            segments: vec![1; 9],
+        },
+        Case {
+            shape: AttentionGeometry { heads: 2, kv_heads: 1, head_dim: 34, window: Some(50) },
+            len: 61,
+            segments: vec![1; 61],
+        },
     ]
 }
 
@@ -49,8 +57,10 @@ impl Case {
                 let kv = h / (s.heads / s.kv_heads);
                 let keys: Vec<usize> = (0..self.tokens()).filter(|&other| self.sees(t, other)).collect();
                 let dot = |q: &[f64], k: &[f64], other: usize| -> f64 {
-                    let (q, k) = (&q[(t * s.heads + h) * s.head_dim..], &k[(other * s.kv_heads + kv) * s.head_dim..]);
-                    q[..s.head_dim].iter().zip(k).map(|(a, b)| a * b).sum::<f64>() / (s.head_dim as f64).sqrt()
+                    let (q, k) =
+                        (&q[(t * s.heads + h) * s.head_dim..], &k[(other * s.kv_heads + kv) * s.head_dim..]);
+                    q[..s.head_dim].iter().zip(k).map(|(a, b)| a * b).sum::<f64>()
+                        / (s.head_dim as f64).sqrt()
                 };
                 let mut weights: Vec<f64> = keys
                     .iter()
@@ -63,7 +73,8 @@ impl Case {
                 softmax(&mut weights);
                 for (weight, &other) in weights.iter().zip(&keys) {
                     for i in 0..s.head_dim {
-                        out[(t * s.heads + h) * s.head_dim + i] += weight * v[(other * s.kv_heads + kv) * s.head_dim + i];
+                        out[(t * s.heads + h) * s.head_dim + i] +=
+                            weight * v[(other * s.kv_heads + kv) * s.head_dim + i];
                     }
                 }
             }
@@ -128,7 +139,8 @@ fn window_hides_tokens_older_than_w() {
     k2[40 * 8..41 * 8].fill(50.0);
     v2[40 * 8..41 * 8].fill(-1e6);
     let after = run(&k2, &v2);
-    let changed: Vec<usize> = (0..tokens).filter(|t| before[t * 16..][..16] != after[t * 16..][..16]).collect();
+    let changed: Vec<usize> =
+        (0..tokens).filter(|t| before[t * 16..][..16] != after[t * 16..][..16]).collect();
     assert_eq!(changed, (40..56).collect::<Vec<_>>());
 }
 

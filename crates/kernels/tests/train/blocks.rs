@@ -1,6 +1,6 @@
 use crate::support::*;
 use blackletter_kernels::{
-    Pool, Isa,
+    Isa, Pool,
     train::{
         AdamW, Assignment, ExpertGradients, ExpertScratch, ExpertWeights, HeadOptions, HeadScratch, Product,
         ProductScratch, adamw_step, assign, experts_backward, experts_forward, head_loss, rms_norm_backward,
@@ -105,7 +105,9 @@ fn mixture(m: &Mixture<'_>, experts: usize, assignment: &Assignment) -> Vec<f64>
 
 #[test]
 fn sparse_experts_and_their_gradients_are_those_of_plain_loops() {
-    for (tokens, hidden, intermediate, experts, top_k) in [(9, 6, 5, 4, 2), (20, 7, 19, 3, 1), (17, 5, 4, 5, 3)] {
+    for (tokens, hidden, intermediate, experts, top_k) in
+        [(9, 6, 5, 4, 2), (20, 7, 19, 3, 1), (17, 5, 4, 5, 3)]
+    {
         let x = random(1, tokens * hidden);
         let p: Vec<f32> = random(2, tokens * experts).iter().map(|x| x.abs() + 0.05).collect();
         let w = random(3, hidden);
@@ -139,7 +141,18 @@ fn sparse_experts_and_their_gradients_are_those_of_plain_loops() {
             let [dx, dp, dnorm, dw1, dw2, dw3] = found.each_mut();
             let mut gradients = ExpertGradients { norm: dnorm, w1: dw1, w2: dw2, w3: dw3 };
             experts_backward(
-                on, &x, &p, &assignment, &weights, &saved, &dy, dx, dp, &mut gradients, &mut products, &mut scratch,
+                on,
+                &x,
+                &p,
+                &assignment,
+                &weights,
+                &saved,
+                &dy,
+                dx,
+                dp,
+                &mut gradients,
+                &mut products,
+                &mut scratch,
             );
             for ((found, slope), name) in found.iter().zip(&slope).zip(["x", "p", "norm", "w1", "w2", "w3"]) {
                 close(found, slope, 2e-5, &format!("{what}: {name}"));
@@ -152,7 +165,8 @@ fn sparse_experts_and_their_gradients_are_those_of_plain_loops() {
 fn the_loss_of_the_head_and_its_gradients_are_those_of_plain_loops() {
     let (tokens, hidden, vocabulary) = (300, 4, 37);
     let (x, w) = (random(1, tokens * hidden), random(2, vocabulary * hidden));
-    let labels: Vec<i64> = (0..tokens as i64).map(|t| if t % 11 == 3 { -100 } else { t * 7 % vocabulary as i64 }).collect();
+    let labels: Vec<i64> =
+        (0..tokens as i64).map(|t| if t % 11 == 3 { -100 } else { t * 7 % vocabulary as i64 }).collect();
     let options = HeadOptions { scale: 0.01, z_loss: 0.3 };
     let value = |x: &[f64], w: &[f64]| {
         let logits = project(x, w, hidden);
@@ -195,7 +209,13 @@ fn adamw_follows_its_formula() {
         let (mut pw, mut mw, mut vw) = (wide(&start), vec![0.0f64; n], vec![0.0f64; n]);
         for step in 1..=4u32 {
             let options = AdamW {
-                rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1, gradient_scale: 0.5, step,
+                rate: 0.01,
+                beta1: 0.9,
+                beta2: 0.95,
+                epsilon: 1e-8,
+                decay: 0.1,
+                gradient_scale: 0.5,
+                step,
             };
             adamw_step(&pool, isa, &options, &g, &mut p, &mut m, &mut v);
             for i in 0..n {
@@ -231,7 +251,18 @@ fn gradients_have_the_same_bits_for_any_number_of_threads() {
         let [dx, dp, dnorm, dw1, dw2, dw3] = found.each_mut();
         let mut gradients = ExpertGradients { norm: dnorm, w1: dw1, w2: dw2, w3: dw3 };
         experts_backward(
-            &on, &x, &p, &assignment, &weights, &saved, &dy, dx, dp, &mut gradients, &mut products, &mut scratch,
+            &on,
+            &x,
+            &p,
+            &assignment,
+            &weights,
+            &saved,
+            &dy,
+            dx,
+            dp,
+            &mut gradients,
+            &mut products,
+            &mut scratch,
         );
         (out, found)
     };

@@ -119,10 +119,14 @@ fn the_gradient_of_an_embedding_adds_up_equal_ids() {
     assert_eq!(out[width..2 * width], table[..width]);
     let dout = random(2, out.len());
     let mut dtable = vec![0.0; table.len()];
-    add_rows_of(&pool, &dout, width, &ids, &mut dtable);
+    add_rows_of(&pool, &dout, width, &ids, None, &mut dtable);
     for c in 0..width {
         assert_eq!(dtable[3 * width + c], dout[c] + dout[2 * width + c] + dout[3 * width + c]);
         assert_eq!(dtable[c], dout[width + c]);
         assert_eq!(dtable[width + c], 0.0);
     }
+    let mut without = vec![0.0; table.len()];
+    add_rows_of(&pool, &dout, width, &ids, Some(3), &mut without);
+    dtable[3 * width..4 * width].fill(0.0);
+    assert_eq!(without, dtable);
 }
