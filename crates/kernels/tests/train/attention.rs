@@ -47,8 +47,9 @@ impl Case {
         row && (blind || near && self.segments[q] == self.segments[k])
     }
 
-    /// Scores of what a query sees are softmaxed; a query of padding takes the mean, but has the gradient of a softmax of
-    /// scores that `shift` tells apart from 0 (see [`blind_queries_have_the_gradient_of_equal_scores`]).
+    /// A query of padding takes the mean of all keys of its row, yet its gradient goes through a softmax, as if its scores
+    /// were all 0 at the point `at` (queries, keys): transformers adds the least number of all to scores, which rounds them to
+    /// one value and leaves their gradient alone.
     fn forward(&self, q: &[f64], k: &[f64], v: &[f64], at: (&[f64], &[f64])) -> Vec<f64> {
         let s = &self.shape;
         let mut out = vec![0.0; q.len()];

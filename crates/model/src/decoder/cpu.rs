@@ -30,12 +30,24 @@ use burn::{
 };
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
 type Primitive = FloatTensor<Flex>;
 type Tracked<C> = FloatTensor<Autodiff<Flex, C>>;
+
+/// How many threads were asked for; 0 is one per core.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets how many threads the fused bodies use, the calling one included. It takes effect before the first operation only;
+/// results do not depend on it.
+pub fn use_threads(threads: usize) {
+    THREADS.store(threads, Ordering::Relaxed);
+}
 
 /// Threads and buffers, which all operations of the process share.
 pub(super) struct Cpu {
@@ -51,8 +63,10 @@ impl Cpu {
     pub(super) fn lock() -> MutexGuard<'static, Self> {
         static CPU: OnceLock<Mutex<Cpu>> = OnceLock::new();
         let cpu = CPU.get_or_init(|| {
-            let threads = std::env::var("BLACKLETTER_THREADS").ok().and_then(|n| n.parse().ok());
-            let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+            let threads = match THREADS.load(Ordering::Relaxed) {
+                0 => thread::available_parallelism().map_or(1, usize::from),
+                asked => asked,
+            };
             Mutex::new(Cpu {
                 pool: Pool::new(threads),
                 // A bad name in the environment is refused where the program starts.
@@ -70,7 +84,7 @@ impl Cpu {
 
 /// An operation with `N` inputs whose gradient is derived by hand.
 trait Fused<const N: usize>: fmt::Debug + Clone + Send + Sync + 'static {
-    type Saved: Send + Sync + 'static;
+    type Saved: Clone + Send + Sync + 'static;
 
     /// The output, and what the backward pass needs when it is `tracked`.
     fn forward(
@@ -81,7 +95,7 @@ trait Fused<const N: usize>: fmt::Debug + Clone + Send + Sync + 'static {
     ) -> (TensorData, Self::Saved);
 
     /// The gradients of the inputs, from that of the output.
-    fn backward(&self, inputs: [&[f32]; N], saved: &Self::Saved, dout: &[f32]) -> [Vec<f32>; N];
+    fn backward(&self, inputs: [&[f32]; N], saved: Self::Saved, dout: &[f32]) -> [Vec<f32>; N];
 }
 
 /// The numbers of a tensor, in order.
@@ -137,7 +151,9 @@ impl<F: Fused<N>, const N: usize> Backward<Flex, N> for Step<F> {
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dout = contiguous(&grads.consume::<Flex>(&ops.node));
         let State { inputs, saved } = ops.state;
-        let gradients = self.0.backward(inputs.each_ref().map(numbers), &saved, numbers(&dout));
+        // Nobody else holds it, unless a graph was cloned.
+        let saved = Arc::try_unwrap(saved).unwrap_or_else(|shared| F::Saved::clone(&shared));
+        let gradients = self.0.backward(inputs.each_ref().map(numbers), saved, numbers(&dout));
         for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip(&inputs) {
             if let Some(node) = parent {
                 let gradient = Primitive::from_data(TensorData::new(gradient, input.shape()));
@@ -177,7 +193,7 @@ impl Fused<1> for Embed {
         (TensorData::new(out, [self.ids.len(), hidden]), hidden)
     }
 
-    fn backward(&self, [table]: [&[f32]; 1], &hidden: &usize, dout: &[f32]) -> [Vec<f32>; 1] {
+    fn backward(&self, [table]: [&[f32]; 1], hidden: usize, dout: &[f32]) -> [Vec<f32>; 1] {
         let mut dtable = vec![0.0; table.len()];
         add_rows_of(&Cpu::lock().pool, dout, hidden, &self.ids, self.padding, &mut dtable);
         [dtable]
@@ -199,7 +215,7 @@ impl Fused<2> for Norm {
         (TensorData::new(out, shapes[0]), ())
     }
 
-    fn backward(&self, [x, weight]: [&[f32]; 2], (): &(), dout: &[f32]) -> [Vec<f32>; 2] {
+    fn backward(&self, [x, weight]: [&[f32]; 2], (): (), dout: &[f32]) -> [Vec<f32>; 2] {
         let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
         let cpu = Cpu::lock();
         rms_norm_backward(&cpu.pool, cpu.isa, x, weight, self.epsilon, dout, &mut dx, &mut dweight);
@@ -230,17 +246,18 @@ impl Fused<3> for Router {
         (TensorData::new(out, [tokens, experts]), saved)
     }
 
-    fn backward(&self, [x, norm, gate]: [&[f32]; 3], saved: &Vec<f32>, dout: &[f32]) -> [Vec<f32>; 3] {
+    fn backward(&self, [x, norm, gate]: [&[f32]; 3], saved: Vec<f32>, dout: &[f32]) -> [Vec<f32>; 3] {
         let mut gradients = [x, norm, gate].map(|input| vec![0.0; input.len()]);
         let cpu = &mut *Cpu::lock();
         let on = Product { pool: &cpu.pool, isa: cpu.isa };
         let parts = gradients.each_mut().map(Vec::as_mut_slice);
-        router_backward(&on, x, norm, self.epsilon, gate, saved, dout, parts);
+        router_backward(&on, x, norm, self.epsilon, gate, &saved, dout, parts);
         gradients
     }
 }
 
 /// Rotated queries and keys, values, the mixed values and the logarithms of the sums of exponentials.
+#[derive(Clone)]
 struct Attended {
     q: Vec<f32>,
     k: Vec<f32>,
@@ -295,18 +312,12 @@ impl Fused<6> for AttentionBlock {
     fn backward(
         &self,
         [x, norm, wq, wk, wv, wo]: [&[f32]; 6],
-        saved: &Option<Attended>,
+        saved: Option<Attended>,
         dout: &[f32],
     ) -> [Vec<f32>; 6] {
         let cpu = &mut *Cpu::lock();
-        let again;
-        let Attended { q, k, v, mixed, lse } = match saved {
-            Some(saved) => saved,
-            None => {
-                again = self.attend(cpu, [x, norm, wq, wk, wv]);
-                &again
-            }
-        };
+        let Attended { q, k, v, mixed, lse } =
+            saved.unwrap_or_else(|| self.attend(cpu, [x, norm, wq, wk, wv]));
         let hidden = norm.len();
         let tokens = x.len() / hidden;
         let width = wo.len() / hidden;
@@ -316,9 +327,9 @@ impl Fused<6> for AttentionBlock {
         let rows = Operand::rows(dout, tokens, hidden);
         on.write(rows, Operand::columns(wo, hidden, width), &mut dmixed, false, products);
         let columns = Operand::columns(dout, tokens, hidden);
-        on.write(columns, Operand::columns(mixed, tokens, width), &mut dwo, false, products);
-        let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| vec![0.0; x.len()]);
-        let inputs = AttentionInputs { q, k, v };
+        on.write(columns, Operand::columns(&mixed, tokens, width), &mut dwo, false, products);
+        let [mut dq, mut dk, mut dv] = [&q, &k, &v].map(|x| vec![0.0; x.len()]);
+        let inputs = AttentionInputs { q: &q, k: &k, v: &v };
         let gradients = [&mut dq[..], &mut dk[..], &mut dv[..]];
         let scratch = &mut cpu.attention;
         attention_backward(
@@ -326,8 +337,8 @@ impl Fused<6> for AttentionBlock {
             self.geometry,
             self.layout(),
             inputs,
-            mixed,
-            lse,
+            &mixed,
+            &lse,
             &dmixed,
             gradients,
             scratch,
@@ -376,18 +387,11 @@ impl Fused<6> for ExpertBlock {
         (TensorData::new(out, shapes[0]), (tracked && !self.recompute).then_some(saved))
     }
 
-    fn backward(&self, inputs: [&[f32]; 6], saved: &Option<ExpertSaved>, dout: &[f32]) -> [Vec<f32>; 6] {
+    fn backward(&self, inputs: [&[f32]; 6], saved: Option<ExpertSaved>, dout: &[f32]) -> [Vec<f32>; 6] {
         let cpu = &mut *Cpu::lock();
         let [x, probabilities, norm, w1, w2, w3] = inputs;
         let weights = self.weights([norm, w1, w2, w3]);
-        let again;
-        let saved = match saved {
-            Some(saved) => saved,
-            None => {
-                again = self.mix(cpu, x, &weights, &mut vec![0.0; x.len()]);
-                &again
-            }
-        };
+        let saved = saved.unwrap_or_else(|| self.mix(cpu, x, &weights, &mut vec![0.0; x.len()]));
         let [mut dprobabilities, mut dnorm, mut dw1, mut dw2, mut dw3] =
             [probabilities, norm, w1, w2, w3].map(|input| vec![0.0; input.len()]);
         let mut dx = dout.to_vec();
@@ -398,7 +402,7 @@ impl Fused<6> for ExpertBlock {
             probabilities,
             &self.assignment,
             &weights,
-            saved,
+            &saved,
             dout,
             &mut dx,
             &mut dprobabilities,
@@ -431,12 +435,15 @@ impl Fused<2> for HeadBlock {
         (TensorData::new(parts.map(|x| x as f32).to_vec(), [3]), saved)
     }
 
-    fn backward(&self, [x, weight]: [&[f32]; 2], saved: &Self::Saved, dout: &[f32]) -> [Vec<f32>; 2] {
+    fn backward(&self, [x, weight]: [&[f32]; 2], saved: Self::Saved, dout: &[f32]) -> [Vec<f32>; 2] {
         let scale = dout.first().copied().unwrap_or(0.0);
         match saved {
-            Some(saved) => saved.each_ref().map(|gradient| {
-                if scale == 1.0 { gradient.clone() } else { gradient.iter().map(|g| g * scale).collect() }
-            }),
+            Some(mut gradients) => {
+                if scale != 1.0 {
+                    gradients.iter_mut().flatten().for_each(|g| *g *= scale);
+                }
+                gradients
+            }
             None => [vec![0.0; x.len()], vec![0.0; weight.len()]],
         }
     }

@@ -17,10 +17,15 @@ mod network;
 mod ops;
 mod optimizer;
 mod plain;
+mod report;
 mod weights;
 
 pub use batch::{Batch, BatchError, IGNORED};
+pub use blackletter_kernels::train::AdamW;
+pub use burn::tensor::{Device, Gradients};
+pub use cpu::use_threads;
 pub use network::{Bodies, Decoder, Loss, LossOptions};
 pub use ops::DecoderOps;
 pub use optimizer::adamw;
+pub use report::{LossError, LossReport, stored_batch_loss};
 pub use weights::{Parameter, ParameterMut};
