@@ -68,7 +68,7 @@ fn panel_rows(isa: Isa) -> usize {
 }
 
 /// The tiles of `tokens` tokens: `(first token, tokens, width)`, where the width is what is computed.
-fn tiles(tokens: usize, full: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+pub(crate) fn tiles(tokens: usize, full: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..tokens.div_ceil(full)).map(move |i| {
         let count = (tokens - i * full).min(full);
         (i * full, count, count.next_multiple_of(2))

@@ -26,6 +26,7 @@ mod pool;
 pub mod quant;
 mod router;
 pub mod simd;
+pub mod train;
 
 pub use attention::{AttentionShape, PAGE, PageRef, decode_attention, prefill_attention, write_kv};
 pub use buffer::Buffer;

@@ -92,7 +92,7 @@ pub fn route(isa: Isa, x: &[f32], gate: &[f32], hidden: usize, top_k: usize, out
 /// Which of several equal values are taken decides what a token's experts are, so it follows what `torch.topk` does on a CPU:
 /// quickselect with the median of three as pivot (`std::nth_element` of libstdc++), then the `k - 1` first are sorted. Equal weights of
 /// two experts, or a gate of zeros, thus go to the experts to which `transformers` sends them.
-fn select_largest(values: &[f32], k: usize, order: &mut Vec<usize>) {
+pub(crate) fn select_largest(values: &[f32], k: usize, order: &mut Vec<usize>) {
     order.clear();
     order.extend(0..values.len());
     if k == 0 || k > values.len() {

@@ -6,6 +6,8 @@
 
 mod checkpoint;
 mod config;
+#[cfg(feature = "burn")]
+pub mod decoder;
 mod describe;
 mod generation_config;
 pub mod names;
@@ -17,4 +19,4 @@ pub use config::{ConfigError, MixtralConfig};
 pub use describe::{DescribeError, Description, describe};
 pub use generation_config::GenerationConfig;
 pub use random::{normal_values, random_checkpoint};
-pub use write::{TensorSource, WriteError, write_checkpoint};
+pub use write::{TensorSource, WriteError, write_checkpoint, write_tensors};

@@ -24,18 +24,21 @@ pub fn random_checkpoint(
                 } else {
                     normal_values(seed ^ (i as u64 + 1) << 32, 0.02, count)
                 };
-                Cow::Owned(match dtype {
-                    Dtype::BF16 => {
-                        values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect()
-                    }
-                    Dtype::F16 => values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
-                    _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                })
+                Cow::Owned(to_bytes(&values, dtype))
             };
             TensorSource { name: expected.name, dtype, shape: expected.shape, bytes: Box::new(bytes) }
         })
         .collect();
     write_checkpoint(dir, config, dtype, tensors, u64::MAX, &[])
+}
+
+/// Numbers as stored, little-endian, rounded to `dtype`.
+pub(crate) fn to_bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::BF16 => values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+        Dtype::F16 => values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
 }
 
 /// About normal numbers of that deviation: sums of eight bytes of a SplitMix64 stream (Irwin–Hall), which is close

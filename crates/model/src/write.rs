@@ -97,6 +97,14 @@ pub fn write_checkpoint(
     write_json(&dir.join("config.json"), &value)
 }
 
+/// Writes tensors as one safetensors file, under a temporary name first.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn write_tensors(path: &Path, tensors: Vec<TensorSource<'_>>) -> Result<(), WriteError> {
+    write_file(path, |out| write_shard(out, tensors))
+}
+
 fn write_shard(out: &mut dyn Write, tensors: Vec<TensorSource<'_>>) -> io::Result<()> {
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));

@@ -1,0 +1,51 @@
+//! One step of AdamW on a parameter and its state.
+
+use super::cpu::Cpu;
+use blackletter_kernels::train::{AdamW, adamw_step};
+use burn::{
+    backend::{Flex, TensorMetadata},
+    tensor::Tensor,
+};
+
+/// AdamW (Loshchilov and Hutter 2019): the new parameter, mean and mean square. On the CPU all are updated in one pass, in
+/// place where nobody else holds them.
+///
+/// All tensors have one shape and record no gradients.
+pub fn adamw(
+    options: &AdamW,
+    parameter: Tensor<2>,
+    gradient: Tensor<2>,
+    mean: Tensor<2>,
+    square: Tensor<2>,
+) -> [Tensor<2>; 3] {
+    let on_cpu = |tensor: &Tensor<2>| tensor.clone().try_into_primitive::<Flex>().is_ok();
+    if [&parameter, &gradient, &mean, &square].into_iter().all(on_cpu)
+        && let (Ok(p), Ok(g), Ok(m), Ok(v)) = (
+            parameter.clone().try_into_primitive::<Flex>(),
+            gradient.clone().try_into_primitive::<Flex>(),
+            mean.clone().try_into_primitive::<Flex>(),
+            square.clone().try_into_primitive::<Flex>(),
+        )
+    {
+        drop((parameter, mean, square));
+        let g = g.to_contiguous();
+        let [mut p, mut m, mut v] = [p, m, v].map(|t| if t.is_contiguous() { t } else { t.to_contiguous() });
+        debug_assert_eq!(p.shape(), g.shape());
+        {
+            let cpu = Cpu::lock();
+            let gradient = g.as_slice::<f32>().unwrap_or_default();
+            let (p, m, v) = (p.storage_mut::<f32>(), m.storage_mut::<f32>(), v.storage_mut::<f32>());
+            adamw_step(&cpu.pool, cpu.isa, options, gradient, p, m, v);
+        }
+        return [p, m, v].map(Tensor::from_primitive::<Flex>);
+    }
+    let AdamW { rate, beta1, beta2, epsilon, decay, gradient_scale, step } = *options;
+    let correction = |beta: f32| 1.0 / (1.0 - f64::from(beta).powi(step.max(1) as i32));
+    let gradient = gradient.mul_scalar(gradient_scale);
+    let mean = mean.mul_scalar(beta1) + gradient.clone().mul_scalar(1.0 - beta1);
+    let square = square.mul_scalar(beta2) + (gradient.clone() * gradient).mul_scalar(1.0 - beta2);
+    let denominator = square.clone().mul_scalar(correction(beta2)).sqrt().add_scalar(epsilon);
+    let step = mean.clone().mul_scalar(f64::from(rate) * correction(beta1)) / denominator;
+    let parameter = parameter.mul_scalar(1.0 - rate * decay) - step;
+    [parameter, mean, square]
+}
