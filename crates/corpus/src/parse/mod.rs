@@ -238,6 +238,9 @@ fn read(format: Format, name: &str, bytes: &[u8], budget: &mut Budget) -> Result
         Format::Markdown | Format::Text => plain::parse(&text()?)?,
     };
     for document in &mut parsed {
+        // Titles and numbers come from attributes and fields that no writer of Markdown has seen.
+        document.markdown.retain(|c| matches!(c, '\n' | '\t') || !c.is_control());
+        document.title.iter_mut().for_each(|title| title.retain(|c| !c.is_control()));
         document.extras.entry(MIME_TYPE.to_owned()).or_insert_with(|| format.mime_type().to_owned());
     }
     Ok(parsed)

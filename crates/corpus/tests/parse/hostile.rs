@@ -210,3 +210,25 @@ fn long_flat_documents_take_linear_time() {
         let _ = parse("flat", input.as_bytes());
     }
 }
+
+#[test]
+fn no_control_character_gets_into_text_by_any_way() {
+    // Wherever a sample says so, a reference to a backspace or the character itself stands in it.
+    for (name, format, word, reference) in [
+        ("case.xml", Format::CaseXml, "No. 12", "No. 12&#8;"),
+        ("case.xml", Format::CaseXml, "Lamp v. Moth", "Lamp v.&#8; Moth"),
+        ("case.html", Format::CaseHtml, "12-1", "12-1&#8;"),
+        ("case.html", Format::CaseHtml, "Lamp v. Moth", "Lamp v.\u{8} Moth"),
+        ("green_book.txt", Format::UsptoText, "Lamp with", "Lamp\u{8} with"),
+        ("green_book.txt", Format::UsptoText, "Moth screen", "Moth\u{7f} screen"),
+    ] {
+        let text = String::from_utf8(sample(name)).unwrap();
+        assert!(text.contains(word), "{name}: {word}");
+        let documents = parse_as(format, name, text.replace(word, reference).as_bytes()).unwrap();
+        for document in documents {
+            let control = |text: &str| text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'));
+            assert!(!control(&document.markdown), "{name}: {reference:?}: {}", document.markdown);
+            assert!(!document.title.as_deref().is_some_and(control), "{name}: {reference:?}");
+        }
+    }
+}
