@@ -14,6 +14,7 @@ mod bytes;
 mod fast;
 pub mod stats;
 mod stream;
+pub mod template;
 pub mod train;
 
 pub use stream::DecodeStream;
