@@ -1,7 +1,7 @@
 //! Which commands there are.
 
 use crate::{
-    commands::{bench, completions, corpus, generate, inspect, man, quantize, score, tokenizer},
+    commands::{bench, completions, corpus, generate, inspect, loss, man, quantize, score, tokenizer},
     failure::Failure,
 };
 use clap::{Parser, Subcommand};
@@ -23,6 +23,7 @@ pub enum Command {
     Score(score::Args),
     Inspect(inspect::Args),
     Quantize(quantize::Args),
+    Loss(loss::Args),
     #[command(subcommand)]
     Bench(bench::Command),
     Completions(completions::Args),
@@ -44,6 +45,7 @@ impl Command {
             Self::Score(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Quantize(args) => args.run(),
+            Self::Loss(args) => args.run(),
             Self::Bench(command) => command.run(),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(),

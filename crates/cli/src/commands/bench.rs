@@ -4,18 +4,24 @@ use super::model::{self, ModelOptions};
 use crate::{failure::Failure, output};
 use blackletter_engine::{LoadOptions, MeasureOptions, ModelFiles, measure};
 use blackletter_model::{Dtype, MixtralConfig, random_checkpoint};
-use std::{env, path::PathBuf};
+use blackletter_trainer::bench::{BenchOptions, bench};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 /// Measure speed on this machine, beside what the machine can do
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Generate(Generate),
+    Train(Train),
 }
 
 impl Command {
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Generate(args) => args.run(),
+            Self::Train(args) => args.run(),
         }
     }
 }
@@ -84,4 +90,74 @@ fn random_model(name: &str) -> Result<PathBuf, Failure> {
         random_checkpoint(&dir, &config, Dtype::F32, 1)?;
     }
     model::directory(&dir.to_string_lossy())
+}
+
+/// Measure how fast a model trains
+///
+/// Prints one JSON object: tokens per second (median over the steps; a step is forward, backward, clipping and AdamW on
+/// random tokens), `mfu` (the products' share of the multiply-add rate measured in the same run), peak memory, seconds per
+/// step and the losses. One more step comes before those that are timed.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "EXAMPLE:\n  blackletter bench train --geometry recipes/geometries/small.json --vocab 4096 --batch 8 --seq 512 --steps 5"
+)]
+pub struct Train {
+    /// A config.json, or the name of a published geometry: kl3m-002-520m or kl3m-003-3.7b. Weights are random.
+    #[arg(long, value_name = "FILE.json|NAME")]
+    geometry: String,
+    /// Tokens in the vocabulary [default: what the geometry says].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=1 << 24))]
+    vocab: Option<u32>,
+    /// Rows of a step.
+    #[arg(long, value_name = "B", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    batch: u32,
+    /// Tokens of a row.
+    #[arg(long, value_name = "T", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    seq: u32,
+    /// Steps that are timed.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    steps: u32,
+    /// Make activations anew in the backward pass instead of keeping them: less memory, more time.
+    #[arg(long)]
+    recompute: bool,
+    /// Seed of weights and tokens.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Threads [default: one per core]. Losses do not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl Train {
+    fn run(self) -> Result<(), Failure> {
+        let mut config = geometry(&self.geometry)?;
+        if let Some(vocab) = self.vocab {
+            config.vocab_size = vocab as usize;
+            config.validate()?;
+        }
+        let options = BenchOptions {
+            batch: self.batch as usize,
+            seq: self.seq as usize,
+            steps: self.steps as usize,
+            threads: self.threads.map(usize::from),
+            recompute: self.recompute,
+            seed: self.seed,
+        };
+        output::print(serde_json::to_string_pretty(&bench(&config, &options)?)? + "\n")
+    }
+}
+
+/// A geometry from a file, or a published one by name.
+fn geometry(name: &str) -> Result<MixtralConfig, Failure> {
+    if let Some(config) = MixtralConfig::geometry(name) {
+        return Ok(config);
+    }
+    let path = Path::new(name);
+    let bytes = fs::read(path).map_err(|e| {
+        Failure::failed(format!(
+            "cannot read the geometry {name}: {e} (it is a config.json, or one of {})",
+            MixtralConfig::GEOMETRIES.join(", ")
+        ))
+    })?;
+    Ok(MixtralConfig::from_json(&bytes)?)
 }

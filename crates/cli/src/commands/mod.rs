@@ -7,6 +7,7 @@ pub mod completions;
 pub mod corpus;
 pub mod generate;
 pub mod inspect;
+pub mod loss;
 pub mod man;
 pub mod model;
 pub mod quantize;

@@ -8,3 +8,4 @@ mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod support;
+mod training;

@@ -22,10 +22,10 @@ mod weights;
 
 pub use batch::{Batch, BatchError, IGNORED};
 pub use blackletter_kernels::train::AdamW;
-pub use burn::tensor::{Device, Gradients};
+pub use burn::tensor::{Device, Gradients, Tensor, TensorData};
 pub use cpu::use_threads;
 pub use network::{Bodies, Decoder, Loss, LossOptions};
 pub use ops::DecoderOps;
-pub use optimizer::adamw;
+pub use optimizer::{adamw, add_gradients, sum_of_squares};
 pub use report::{LossError, LossReport, stored_batch_loss};
 pub use weights::{Parameter, ParameterMut};

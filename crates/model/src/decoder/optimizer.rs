@@ -1,7 +1,8 @@
-//! One step of AdamW on a parameter and its state.
+//! What the optimiser needs of gradients and parameters: sums, and one step of AdamW in place.
 
 use super::cpu::Cpu;
-use blackletter_kernels::train::{AdamW, adamw_step};
+use super::network::floats;
+use blackletter_kernels::train::{self, AdamW, adamw_step};
 use burn::{
     backend::{Flex, TensorMetadata},
     tensor::Tensor,
@@ -48,4 +49,34 @@ pub fn adamw(
     let step = mean.clone().mul_scalar(f64::from(rate) * correction(beta1)) / denominator;
     let parameter = parameter.mul_scalar(1.0 - rate * decay) - step;
     [parameter, mean, square]
+}
+
+/// `Σ x²` in double precision; on the CPU the same bits for any number of threads.
+pub fn sum_of_squares(tensor: &Tensor<2>) -> f64 {
+    if let Ok(tensor) = tensor.clone().try_into_primitive::<Flex>() {
+        let tensor = tensor.to_contiguous();
+        return train::sum_of_squares(&Cpu::lock().pool, tensor.as_slice::<f32>().unwrap_or_default());
+    }
+    let sum = (tensor.clone() * tensor.clone()).sum();
+    floats(sum).first().copied().map_or(f64::NAN, f64::from)
+}
+
+/// `sum + more`; on the CPU in the memory of `sum` where nobody else holds it.
+///
+/// Both tensors have one shape and record no gradients.
+pub fn add_gradients(sum: Tensor<2>, more: Tensor<2>) -> Tensor<2> {
+    let on_cpu = |tensor: &Tensor<2>| tensor.clone().try_into_primitive::<Flex>().is_ok();
+    if on_cpu(&sum)
+        && on_cpu(&more)
+        && let (Ok(s), Ok(m)) =
+            (sum.clone().try_into_primitive::<Flex>(), more.clone().try_into_primitive::<Flex>())
+    {
+        drop(sum);
+        let mut s = if s.is_contiguous() { s } else { s.to_contiguous() };
+        let m = m.to_contiguous();
+        debug_assert_eq!(s.shape(), m.shape());
+        train::add_to(&Cpu::lock().pool, m.as_slice::<f32>().unwrap_or_default(), s.storage_mut::<f32>());
+        return Tensor::from_primitive::<Flex>(s);
+    }
+    sum + more
 }

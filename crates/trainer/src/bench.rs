@@ -1,0 +1,162 @@
+//! Speed of training steps on this machine, beside its multiply-add rate: `blackletter bench train`.
+
+use crate::{optimizer::Optimizer, step::GlobalGradient};
+use blackletter_kernels::{Arithmetic, Isa, Pool, gemm_rate};
+use blackletter_model::{
+    MixtralConfig,
+    decoder::{AdamW, Batch, BatchError, Decoder, Device, LossOptions, use_threads},
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use std::{fs, thread, time::Instant};
+
+/// What to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct BenchOptions {
+    /// Rows of a step.
+    pub batch: usize,
+    /// Tokens of a row.
+    pub seq: usize,
+    /// Steps that are measured; one more comes before them.
+    pub steps: usize,
+    /// Threads; `None` is one per core.
+    pub threads: Option<usize>,
+    /// Makes activations anew in the backward pass.
+    pub recompute: bool,
+    /// Of weights and tokens.
+    pub seed: u64,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchReport {
+    /// Numbers in all weights.
+    pub parameters: u64,
+    /// Rows of a step.
+    pub batch: usize,
+    /// Tokens of a row.
+    pub seq: usize,
+    /// Arithmetic of products.
+    pub dtype: &'static str,
+    /// Instruction set.
+    pub simd: String,
+    /// Threads.
+    pub threads: usize,
+    /// Median over the steps: forward, backward, clipping and AdamW.
+    pub tokens_per_s: f64,
+    /// Floating-point operations of the products per second, as a share of `gemm_gflops`.
+    pub mfu: f64,
+    /// Multiply-add rate of this machine, measured in the same run, 10⁹ operations per second.
+    pub gemm_gflops: f64,
+    /// Most memory that the process held during the steps.
+    pub peak_memory_bytes: u64,
+    /// Seconds of each step.
+    pub step_s: Vec<f64>,
+    /// Seconds of forward and backward (median).
+    pub gradient_s: f64,
+    /// Seconds of clipping and AdamW (median).
+    pub update_s: f64,
+    /// Loss of each step, the first one included, which is not timed.
+    pub losses: Vec<f64>,
+}
+
+/// Trains a model of random weights on random tokens.
+///
+/// # Errors
+/// When the lengths make no batch.
+pub fn bench(config: &MixtralConfig, options: &BenchOptions) -> Result<BenchReport, BatchError> {
+    let BenchOptions { batch, seq, steps, threads, recompute, seed } = *options;
+    let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    use_threads(threads);
+    let mut decoder = Decoder::random(config, seed, 0.02, &Device::flex().autodiff());
+    let mut optimizer = Optimizer::new(&decoder);
+    let loss_options = LossOptions { recompute, ..LossOptions::of(config) };
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let (mut losses, mut step_s, mut gradient_s, mut update_s) = (vec![], vec![], vec![], vec![]);
+    for step in 0..=steps {
+        let batch = random_batch(&mut random, config, batch, seq)?;
+        let start = Instant::now();
+        let gradient = GlobalGradient::of(&decoder, &[batch], &loss_options);
+        let gradient_time = start.elapsed().as_secs_f64();
+        let norm = gradient.norm();
+        let rule = AdamW {
+            rate: 3e-4,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            decay: 0.1,
+            gradient_scale: (1.0 / (norm + 1e-6)).min(1.0) as f32,
+            step: 0,
+        };
+        losses.push(gradient.loss.total);
+        optimizer.step(&mut decoder, gradient.gradients, &rule);
+        let time = start.elapsed().as_secs_f64();
+        if step > 0 {
+            step_s.push(time);
+            gradient_s.push(gradient_time);
+            update_s.push(time - gradient_time);
+        }
+    }
+    let peak_memory_bytes = peak_memory();
+    let isa = Isa::from_env().unwrap_or_else(|_| Isa::best());
+    let rate = gemm_rate(&Pool::new(threads), isa, Arithmetic::F32, 5);
+    let tokens_per_s = (batch * seq) as f64 / median(&step_s);
+    Ok(BenchReport {
+        parameters: config.total_parameters(),
+        batch,
+        seq,
+        dtype: "f32",
+        simd: isa.to_string(),
+        threads,
+        tokens_per_s,
+        mfu: flops_per_token(config) * tokens_per_s / rate,
+        gemm_gflops: rate / 1e9,
+        peak_memory_bytes,
+        gradient_s: median(&gradient_s),
+        update_s: median(&update_s),
+        step_s,
+        losses,
+    })
+}
+
+/// Floating-point operations of the matrix products per token, forward and backward: 6 per weight that the token is
+/// multiplied with. Attention's own products, which depend on the layout of rows, are not counted.
+pub fn flops_per_token(config: &MixtralConfig) -> f64 {
+    6.0 * config.active_parameters() as f64
+}
+
+/// Random tokens; each predicts the next one of its row.
+fn random_batch(
+    random: &mut ChaCha8Rng,
+    config: &MixtralConfig,
+    rows: usize,
+    len: usize,
+) -> Result<Batch, BatchError> {
+    let vocabulary = config.vocab_size as u32;
+    // Special tokens stand before the others.
+    let first = if vocabulary > 3 { 3 } else { 0 };
+    let ids: Vec<u32> = (0..rows * len).map(|_| random.random_range(first..vocabulary)).collect();
+    let targets = ids
+        .chunks(len.max(1))
+        .flat_map(|row| {
+            row.iter().skip(1).map(|&id| i64::from(id)).chain([blackletter_model::decoder::IGNORED])
+        })
+        .collect();
+    let positions = (0..rows).flat_map(|_| 0..len as u32).collect();
+    Batch::new(len, ids, positions, vec![1; rows * len], targets, config.vocab_size)
+}
+
+/// The most memory that this process has held.
+pub fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
