@@ -373,7 +373,18 @@ pub(crate) trait Multiply<S: Simd> {
 }
 
 pub(crate) struct Floats;
-struct Pairs;
+/// Pairs of bf16, by the instruction (or its scalar twin).
+pub(crate) struct Pairs;
+/// The same numbers where the CPU lacks the instruction: a product of two bf16 values is exact in `f32`.
+pub(crate) struct WidenedPairs;
+
+impl<S: Simd> Multiply<S> for WidenedPairs {
+    #[inline(always)]
+    unsafe fn add(acc: S::F, x: S::F, w: S::F) -> S::F {
+        let ([x0, x1], [w0, w1]) = (S::split_pairs(x), S::split_pairs(w));
+        S::fma(x0, w0, S::fma(x1, w1, acc))
+    }
+}
 
 impl<S: Simd> Multiply<S> for Floats {
     #[inline(always)]

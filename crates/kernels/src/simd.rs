@@ -53,6 +53,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn max_lane(a: Self::F) -> f32;
     /// Transposes the `LANES × LANES` block in the first `LANES` elements.
     unsafe fn transpose(block: &mut [Self::F; 16]);
+    /// Rounds to the nearest bfloat16, ties to even; the result is that number as a float.
+    unsafe fn round_bf16(v: Self::F) -> Self::F;
+    /// Pairs of bfloat16 in the lanes: of `low` in the low half, of `high` in the high half. Both are such numbers
+    /// ([`Simd::round_bf16`]).
+    unsafe fn zip_pairs(low: Self::F, high: Self::F) -> Self::F;
+    /// Pairs of bfloat16 of `2 × LANES` consecutive numbers, those of `a` first. Both are such numbers.
+    unsafe fn narrow_pairs(a: Self::F, b: Self::F) -> Self::F;
+    /// The low and the high bfloat16 of each pair, widened.
+    unsafe fn split_pairs(v: Self::F) -> [Self::F; 2];
+    /// Stores `LANES` bfloat16 values, rounded.
+    unsafe fn store_bf16(p: *mut u8, v: Self::F);
 
     /// All lanes `x`.
     unsafe fn splat_i(x: i32) -> Self::I;
@@ -87,6 +98,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let mut all = [0.0f32; 16];
         std::ptr::copy_nonoverlapping(p, all.as_mut_ptr(), n);
         Self::load(all.as_ptr())
+    }
+
+    /// Stores the first `n < LANES` floats.
+    #[inline(always)]
+    unsafe fn store_partial(p: *mut f32, v: Self::F, n: usize) {
+        let mut all = [0.0f32; 16];
+        Self::store(all.as_mut_ptr(), v);
+        std::ptr::copy_nonoverlapping(all.as_ptr(), p, n);
     }
 
     /// `e^x` to about 1e-7 relative; 0 below −87.3, largest finite above 88.3.
@@ -214,6 +233,36 @@ impl Simd for Scalar {
                 block[j][i] = t;
             }
         }
+    }
+    #[inline(always)]
+    unsafe fn round_bf16(v: Self::F) -> Self::F {
+        v.map(|x| {
+            let bits = x.to_bits();
+            f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+        })
+    }
+    #[inline(always)]
+    unsafe fn zip_pairs(low: Self::F, high: Self::F) -> Self::F {
+        each(low, high, |low, high| f32::from_bits(low.to_bits() >> 16 | high.to_bits()))
+    }
+    #[inline(always)]
+    unsafe fn narrow_pairs(a: Self::F, b: Self::F) -> Self::F {
+        let mut out = [0.0; N];
+        for i in 0..N {
+            let v = if i < N / 2 { a } else { b };
+            let (low, high) = (v[2 * i % N], v[(2 * i + 1) % N]);
+            out[i] = f32::from_bits(low.to_bits() >> 16 | high.to_bits());
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn split_pairs(v: Self::F) -> [Self::F; 2] {
+        [v.map(|x| f32::from_bits(x.to_bits() << 16)), v.map(|x| f32::from_bits(x.to_bits() & 0xffff_0000))]
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u8, v: Self::F) {
+        let bits = Self::round_bf16(v).map(|x| ((x.to_bits() >> 16) as u16).to_le());
+        p.cast::<[u16; N]>().write_unaligned(bits);
     }
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> Self::I {
@@ -379,6 +428,44 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn round_bf16(v: __m256) -> __m256 {
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let bits = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(0xffff_0000u32 as i32)))
+        }
+        #[inline(always)]
+        unsafe fn zip_pairs(low: __m256, high: __m256) -> __m256 {
+            let low = _mm256_srli_epi32::<16>(_mm256_castps_si256(low));
+            _mm256_castsi256_ps(_mm256_or_si256(low, _mm256_castps_si256(high)))
+        }
+        #[inline(always)]
+        unsafe fn narrow_pairs(a: __m256, b: __m256) -> __m256 {
+            let a = _mm256_srli_epi32::<16>(_mm256_castps_si256(a));
+            let b = _mm256_srli_epi32::<16>(_mm256_castps_si256(b));
+            _mm256_castsi256_ps(_mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b)))
+        }
+        #[inline(always)]
+        unsafe fn split_pairs(v: __m256) -> [__m256; 2] {
+            let bits = _mm256_castps_si256(v);
+            let high = _mm256_and_si256(bits, _mm256_set1_epi32(0xffff_0000u32 as i32));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits)), _mm256_castsi256_ps(high)]
+        }
+        #[inline(always)]
+        unsafe fn store_bf16(p: *mut u8, v: __m256) {
+            let v = Self::round_bf16(v);
+            let pairs = _mm256_castps_si256(Self::narrow_pairs(v, v));
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(pairs));
+        }
+        #[inline(always)]
+        unsafe fn load_partial(p: *const f32, n: usize) -> __m256 {
+            _mm256_maskload_ps(p, lanes_below(n))
+        }
+        #[inline(always)]
+        unsafe fn store_partial(p: *mut f32, v: __m256, n: usize) {
+            _mm256_maskstore_ps(p, lanes_below(n), v);
+        }
+        #[inline(always)]
         unsafe fn splat_i(x: i32) -> __m256i {
             _mm256_set1_epi32(x)
         }
@@ -411,6 +498,12 @@ mod x86 {
         unsafe fn to_float(v: __m256i) -> __m256 {
             _mm256_cvtepi32_ps(v)
         }
+    }
+
+    /// All bits of the lanes below `n`.
+    #[inline(always)]
+    unsafe fn lanes_below(n: usize) -> __m256i {
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
     }
 
     /// AVX-512 with VNNI: 16 lanes.
@@ -529,6 +622,43 @@ mod x86 {
                 b[8 + c] = _mm512_shuffle_f32x4::<0x88>(high01, high23);
                 b[12 + c] = _mm512_shuffle_f32x4::<0xdd>(high01, high23);
             }
+        }
+        #[inline(always)]
+        unsafe fn round_bf16(v: __m512) -> __m512 {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000u32 as i32)))
+        }
+        #[inline(always)]
+        unsafe fn zip_pairs(low: __m512, high: __m512) -> __m512 {
+            let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(low));
+            _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(high)))
+        }
+        #[inline(always)]
+        unsafe fn narrow_pairs(a: __m512, b: __m512) -> __m512 {
+            let a = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_castps_si512(a)));
+            let b = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_castps_si512(b)));
+            _mm512_castsi512_ps(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b))
+        }
+        #[inline(always)]
+        unsafe fn split_pairs(v: __m512) -> [__m512; 2] {
+            let bits = _mm512_castps_si512(v);
+            let high = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)), _mm512_castsi512_ps(high)]
+        }
+        #[inline(always)]
+        unsafe fn store_bf16(p: *mut u8, v: __m512) {
+            let bits = _mm512_srli_epi32::<16>(_mm512_castps_si512(Self::round_bf16(v)));
+            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(bits));
+        }
+        #[inline(always)]
+        unsafe fn load_partial(p: *const f32, n: usize) -> __m512 {
+            _mm512_maskz_loadu_ps((1u32 << n).wrapping_sub(1) as __mmask16, p)
+        }
+        #[inline(always)]
+        unsafe fn store_partial(p: *mut f32, v: __m512, n: usize) {
+            _mm512_mask_storeu_ps(p, (1u32 << n).wrapping_sub(1) as __mmask16, v);
         }
         #[inline(always)]
         unsafe fn splat_i(x: i32) -> __m512i {

@@ -15,6 +15,7 @@ mod norm;
 mod product;
 mod router;
 mod rows;
+mod stored;
 mod sums;
 
 pub use adamw::{AdamW, adamw_step};
@@ -27,7 +28,7 @@ pub use experts::{
 };
 pub use head::{HeadLoss, HeadOptions, HeadScratch, head_loss};
 pub use norm::{rms_norm_backward, rms_norm_rows};
-pub use product::{Operand, Product, ProductScratch};
+pub use product::{Compute, Operand, Product, ProductScratch};
 pub use router::{Assignment, assign, router_backward, router_forward};
 pub use rows::{add_rows_of, gather_rows, sum_into};
 pub use sums::{add_to, sum_of_squares};

@@ -1,27 +1,61 @@
 //! The three products of training: `x Wᵀ` (forward), `dy W` (to the inputs) and `dyᵀ x` (to the weights).
 //!
-//! One loop serves all: an [`Operand`] says how its elements lie in memory, and packing brings both into the order of the
-//! inner tile of [`crate::gemm`]. Rows may be gathered by index on the way into the packing, so that the tokens of an
-//! expert are never copied apart. One element of a product is a chain of multiply-adds in the order of `k`.
+//! Both sides are packed into the order of the inner tile of [`crate::gemm`] first, by all threads; an [`Operand`] says how
+//! its elements lie in memory, so that one loop serves all three products. Rows may be gathered by index on the way into the
+//! packing: the tokens of an expert are never copied apart. A packed side can be used by several products, and may be
+//! made of several operands, one below the other or one after the other along `k`.
+//!
+//! One element of a product is one chain of multiply-adds in the order of `k`; in bf16 ([`Compute::Bf16`]) each link of it is a
+//! pair of products. A finished tile goes to an [`Epilogue`] while it is in the first-level cache.
 
+use super::stored::Stored;
 use crate::{
     Isa, Pool,
     buffer::Buffer,
-    gemm::{Floats, any_tile, tile_shape, tiles},
+    gemm::{Floats, Multiply, Pairs, WidenedPairs, any_tile, tile_shape},
     pool::SharedMut,
     simd::{Simd, dispatch},
 };
+use half::bf16;
 
-/// Steps of `k` that are packed at a time.
+/// Steps of `k` that are multiplied at a time: that part of a panel stays in the first-level cache.
 const KC: usize = 256;
 
-/// Tiles of output rows whose sums are kept at a time.
-const BLOCK_TILES: usize = 64;
+/// Tiles of the left side that share a panel: that part of them stays in the second-level cache.
+const BLOCK_TILES: usize = 32;
+
+/// With what products are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compute {
+    /// `f32` inputs and sums.
+    #[default]
+    F32,
+    /// Inputs rounded to bf16, sums in `f32`. Where the CPU multiplies pairs of bf16 ([`Isa::has_bf16_dot`]) this is faster;
+    /// elsewhere the results are the same, and it is slower.
+    Bf16,
+}
+
+/// The numbers of an operand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Data<'a> {
+    F32(&'a [f32]),
+    /// For products in bf16 only.
+    Bf16(&'a [bf16]),
+}
+
+impl Data<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+}
 
 /// One side of a product: `element(i, k)` for `i` in its rows of the result.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
-    data: &'a [f32],
+    data: Data<'a>,
     stride: usize,
     along_k: bool,
     gather: Option<&'a [u32]>,
@@ -35,8 +69,7 @@ impl<'a> Operand<'a> {
     /// # Panics
     /// When the length is not that of the shape.
     pub fn rows(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(data.len(), rows * cols, "a [{rows}, {cols}] operand");
-        Self { data, stride: cols, along_k: true, gather: None, outer: rows, inner: cols }
+        Self::stored_rows(data, rows, cols)
     }
 
     /// A stored matrix `[rows, cols]` whose columns run along `k`: `element(i, k) = data[k, i]`.
@@ -44,7 +77,18 @@ impl<'a> Operand<'a> {
     /// # Panics
     /// When the length is not that of the shape.
     pub fn columns(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::stored_columns(data, rows, cols)
+    }
+
+    pub(crate) fn stored_rows<T: Stored>(data: &'a [T], rows: usize, cols: usize) -> Self {
         assert_eq!(data.len(), rows * cols, "a [{rows}, {cols}] operand");
+        let data = T::data(data);
+        Self { data, stride: cols, along_k: true, gather: None, outer: rows, inner: cols }
+    }
+
+    pub(crate) fn stored_columns<T: Stored>(data: &'a [T], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "a [{rows}, {cols}] operand");
+        let data = T::data(data);
         Self { data, stride: cols, along_k: false, gather: None, outer: cols, inner: rows }
     }
 
@@ -76,18 +120,61 @@ impl<'a> Operand<'a> {
     }
 }
 
+/// A tile or a panel: some rows of one operand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strip {
+    /// Which operand of the stack.
+    pub(crate) piece: usize,
+    /// Its first row there, and how many.
+    pub(crate) first: usize,
+    pub(crate) rows: usize,
+}
+
+/// A packed side: strip after strip, each `[step, lanes]`, where a step is a number or a pair of bf16 numbers.
+#[derive(Default)]
+pub(crate) struct Packed {
+    data: Buffer,
+    strips: Vec<Strip>,
+    steps: usize,
+    /// `k`, for the count of operations.
+    depth: usize,
+    /// Rows that are not padding.
+    rows: usize,
+    /// Lanes that the place of a strip has.
+    lanes: usize,
+}
+
+/// Which side is packed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Tiles.
+    Left,
+    /// Panels.
+    Right,
+    /// Panels of two operands of equal shape in turn; an epilogue gets both.
+    RightPairs,
+}
+
 /// Buffers that products reuse.
 #[derive(Default)]
 pub struct ProductScratch {
-    /// The packed left side: tile after tile, each `[k, tile]`.
-    left: Buffer,
-    threads: Vec<ThreadScratch>,
+    pub(crate) left: Packed,
+    pub(crate) right: Packed,
+    pub(crate) sums: Sums,
 }
 
+/// Sums of the tiles of a block, one buffer a thread; and the count of operations.
 #[derive(Default)]
-struct ThreadScratch {
-    right: Buffer,
-    sums: Buffer,
+pub(crate) struct Sums {
+    threads: Vec<Buffer>,
+    pub(crate) operations: u64,
+}
+
+impl ProductScratch {
+    /// Floating-point operations of all products with these buffers, and forgets them.
+    pub fn take_operations(&mut self) -> u64 {
+        std::mem::take(&mut self.sums.operations)
+    }
 }
 
 /// Where and with what products run.
@@ -97,6 +184,76 @@ pub struct Product<'a> {
     pub pool: &'a Pool,
     /// The instruction set.
     pub isa: Isa,
+    /// The arithmetic.
+    pub compute: Compute,
+}
+
+/// What a finished tile is handed to.
+pub(crate) trait Epilogue: Sync {
+    /// Takes the tile of `left` rows and `right` columns: row `r` begins at `sums + r × 2 LANES`, and at `second` likewise
+    /// in products of pairs of panels.
+    ///
+    /// # Safety
+    /// Only where the CPU has `S`; each tile is handed over once.
+    unsafe fn tile<S: Simd>(&self, left: &Strip, right: &Strip, sums: *const f32, second: *const f32);
+}
+
+/// `out[i, j] = sum`, or `+=`.
+pub(crate) struct Write<'a, T> {
+    /// For each pair of a piece on the left and one on the right: where, and columns of a row there.
+    pub(crate) out: &'a [(SharedMut<T>, usize)],
+    /// Pieces on the right.
+    pub(crate) pieces: usize,
+    pub(crate) add: bool,
+}
+
+impl<T: Stored> Epilogue for Write<'_, T> {
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(&self, left: &Strip, right: &Strip, sums: *const f32, _: *const f32) {
+        let (out, cols) = self.out[left.piece * self.pieces + right.piece];
+        for r in 0..left.rows {
+            let out = out.slice((left.first + r) * cols + right.first, right.rows).as_mut_ptr();
+            let sums = sums.add(r * 2 * S::LANES);
+            let mut c = 0;
+            while c < right.rows {
+                let n = right.rows - c;
+                let mut v = S::load(sums.add(c));
+                if self.add {
+                    v = S::add(T::load::<S>(out.add(c), n), v);
+                }
+                T::store::<S>(out.add(c), v, n);
+                c += S::LANES;
+            }
+        }
+    }
+}
+
+/// `out[rows[i], j] += scale[i] · sum`
+pub(crate) struct Scatter<'a> {
+    pub(crate) out: SharedMut<f32>,
+    pub(crate) cols: usize,
+    pub(crate) rows: &'a [u32],
+    pub(crate) scale: Option<&'a [f32]>,
+}
+
+impl Epilogue for Scatter<'_> {
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(&self, left: &Strip, right: &Strip, sums: *const f32, _: *const f32) {
+        for r in 0..left.rows {
+            let i = left.first + r;
+            let at = self.rows[i] as usize * self.cols + right.first;
+            let out = self.out.slice(at, right.rows).as_mut_ptr();
+            let scale = S::splat(self.scale.map_or(1.0, |scale| scale[i]));
+            let sums = sums.add(r * 2 * S::LANES);
+            let mut c = 0;
+            while c < right.rows {
+                let n = right.rows - c;
+                let v = S::fma(scale, S::load(sums.add(c)), f32::load::<S>(out.add(c), n));
+                f32::store::<S>(out.add(c), v, n);
+                c += S::LANES;
+            }
+        }
+    }
 }
 
 impl Product<'_> {
@@ -117,18 +274,11 @@ impl Product<'_> {
         if left.inner == 0 && !add {
             out.fill(0.0);
         }
-        let out = SharedMut::new(out);
-        self.each(left, right, scratch, |row, first, values| {
-            // SAFETY: each (row, panel) is handed out once.
-            let out = unsafe { out.slice(row * cols + first, values.len()) };
-            if add {
-                for (out, value) in out.iter_mut().zip(values) {
-                    *out += value;
-                }
-            } else {
-                out.copy_from_slice(values);
-            }
-        });
+        let ProductScratch { left: tiles, right: panels, sums } = scratch;
+        self.pack(Side::Left, &[&[left]], tiles);
+        self.pack(Side::Right, &[&[right]], panels);
+        let out = [(SharedMut::new(out), cols)];
+        self.multiply(tiles, panels, &Write { out: &out, pieces: 1, add }, sums);
     }
 
     /// `out[rows[i], j] += scale[i] · Σₖ left(i, k) · right(j, k)`: rows of the result go to the places that `rows` names.
@@ -144,181 +294,377 @@ impl Product<'_> {
         out: &mut [f32],
         scratch: &mut ProductScratch,
     ) {
-        let cols = right.outer;
-        let stored = out.len().checked_div(cols).unwrap_or(0);
-        assert!(rows.len() == left.outer && scale.is_none_or(|scale| scale.len() == rows.len()));
-        // Strictly rising: so no two threads write to one row's panel.
-        assert!(rows.windows(2).all(|w| w[0] < w[1]) && rows.last().is_none_or(|&r| (r as usize) < stored));
-        let out = SharedMut::new(out);
-        self.each(left, right, scratch, |row, first, values| {
-            // SAFETY: rows differ, and each (row, panel) is handed out once.
-            let out = unsafe { out.slice(rows[row] as usize * cols + first, values.len()) };
-            let scale = scale.map_or(1.0, |scale| scale[row]);
-            for (out, value) in out.iter_mut().zip(values) {
-                *out += scale * value;
-            }
-        });
+        assert_eq!(rows.len(), left.outer);
+        let ProductScratch { left: tiles, right: panels, sums } = scratch;
+        self.pack(Side::Left, &[&[left]], tiles);
+        self.pack(Side::Right, &[&[right]], panels);
+        let scatter = Scatter::new(out, right.outer, rows, scale);
+        self.multiply(tiles, panels, &scatter, sums);
     }
 
-    /// Hands `(row, first column, values)` of the product to `store`, each element once.
-    fn each(
-        &self,
-        left: Operand<'_>,
-        right: Operand<'_>,
-        scratch: &mut ProductScratch,
-        store: impl Fn(usize, usize, &[f32]) + Sync,
-    ) {
-        assert_eq!(left.inner, right.inner, "the sides of a product have different k");
-        let (m, n, steps) = (left.outer, right.outer, left.inner);
-        if m == 0 || n == 0 || steps == 0 {
-            return;
-        }
+    /// Packs a stack of chains: operands of a chain follow each other along `k` and have equally many rows; the chains lie one
+    /// below the other and have equal lengths along `k`, piece by piece.
+    pub(crate) fn pack(&self, side: Side, stack: &[&[Operand<'_>]], out: &mut Packed) {
         let (full, width) = tile_shape(self.isa);
-        self.pack_left(&left, full, &mut scratch.left);
-        scratch.threads.resize_with(self.pool.threads(), ThreadScratch::default);
-        let threads = SharedMut::new(&mut scratch.threads);
-        let packed = &scratch.left;
-        let block = BLOCK_TILES * full;
-        let blocks = m.div_ceil(block);
-        // Consecutive items share their block of the left side.
-        let panels = n.div_ceil(width);
-        self.pool.for_ranges(blocks * panels, 1, |thread, range| {
-            // SAFETY: each thread has its own scratch, and runs one body at a time.
-            let own = unsafe { &mut threads.slice(thread, 1)[0] };
-            own.right.reserve(KC * width);
-            own.sums.reserve((block + full + 1) * width);
-            for item in range {
-                let (start, first) = (item / panels * block, item % panels * width);
-                let count = (m - start).min(block);
-                let rows = (n - first).min(width);
-                let mut k = 0;
-                while k < steps {
-                    let depth = (steps - k).min(KC);
-                    // SAFETY: the packed sides and sums have the sizes reserved above; `isa` is available on this CPU.
+        let lanes = if side == Side::Left { full } else { width };
+        let pairs = self.compute == Compute::Bf16;
+        let steps_of = |operand: &Operand<'_>| if pairs { operand.inner.div_ceil(2) } else { operand.inner };
+        let first = stack.first().copied().unwrap_or_default();
+        for chain in stack {
+            assert!(chain.len() == first.len() && chain.iter().all(|o| o.outer == chain[0].outer));
+            assert!(chain.iter().zip(first).all(|(a, b)| a.inner == b.inner), "pieces differ along k");
+        }
+        out.steps = first.iter().map(steps_of).sum();
+        out.depth = first.iter().map(|o| o.inner).sum();
+        out.lanes = lanes;
+        out.rows = stack.iter().map(|chain| chain[0].outer).sum();
+        out.strips.clear();
+        for (piece, chain) in stack.iter().enumerate() {
+            let rows = chain[0].outer;
+            out.strips.extend((0..rows.div_ceil(lanes)).map(|i| {
+                let first = i * lanes;
+                Strip { piece, first, rows: (rows - first).min(lanes) }
+            }));
+        }
+        if side == Side::RightPairs {
+            assert!(stack.len() == 2 && stack[0][0].outer == stack[1][0].outer);
+            out.strips.sort_by_key(|strip| (strip.first, strip.piece));
+        }
+        let place = out.steps * lanes;
+        out.data.reserve(out.strips.len() * place);
+        let data = SharedMut::new(&mut out.data);
+        let strips = &out.strips;
+        self.pool.for_ranges(strips.len(), 1, |_, range| {
+            for index in range {
+                let strip = &strips[index];
+                // A tile is as wide as the loop that multiplies it; a panel always has all lanes.
+                let width = if side == Side::Left { strip.rows.next_multiple_of(2) } else { lanes };
+                let mut step = 0;
+                for operand in stack[strip.piece] {
+                    let count = steps_of(operand) * width;
+                    // SAFETY: each strip has its own place, with room for all its steps; `isa` is available on this CPU.
                     unsafe {
-                        pack_right(self.isa, &right, first, rows, k, depth, own.right.as_mut_ptr());
-                        block_product(
-                            self.isa,
-                            packed.as_ptr().add(start * steps),
-                            steps,
-                            k,
-                            depth,
-                            count,
-                            full,
-                            own.right.as_ptr(),
-                            own.sums.as_mut_ptr(),
-                        );
-                    }
-                    k += depth;
-                }
-                for row in 0..count {
-                    store(start + row, first, &own.sums[row * width..row * width + rows]);
-                }
-            }
-        });
-    }
-
-    /// Packs the left side tile by tile as `[k, tile]`.
-    fn pack_left(&self, left: &Operand<'_>, full: usize, out: &mut Buffer) {
-        let steps = left.inner;
-        out.reserve((left.outer + full + 1) * steps);
-        let out = SharedMut::new(out);
-        self.pool.for_ranges(left.outer.div_ceil(full), 1, |_, range| {
-            for tile in range {
-                let first = tile * full;
-                let count = (left.outer - first).min(full);
-                let width = count.next_multiple_of(2);
-                // SAFETY: tiles before this one are full, so each has its own part of the buffer.
-                let out = unsafe { out.slice(first * steps, width * steps) };
-                if left.along_k {
-                    for t in 0..width {
-                        // The padding row of an odd tile repeats a real one; its sums are not read.
-                        let row = &left.data[left.row(first + t.min(count - 1))..][..steps];
-                        for (out, &value) in out[t..].iter_mut().step_by(width).zip(row) {
-                            *out = value;
+                        let out = data.slice(index * place + step, count).as_mut_ptr();
+                        match (operand.data, pairs) {
+                            (Data::F32(x), false) => pack_floats(self.isa, operand, x, strip, width, out),
+                            (Data::F32(x), true) => pack_narrowed(self.isa, operand, x, strip, width, out),
+                            (Data::Bf16(x), true) => pack_pairs(self.isa, operand, x, strip, width, out),
+                            (Data::Bf16(_), false) => unreachable!("bf16 operands are for products in bf16"),
                         }
                     }
-                } else {
-                    for (step, out) in out.chunks_exact_mut(width).enumerate() {
-                        let row = &left.data[left.row(step) + first..][..count];
-                        out[..count].copy_from_slice(row);
-                        out[count..].fill(0.0);
-                    }
+                    step += count;
                 }
             }
         });
+    }
+
+    /// Multiplies packed sides, and hands every tile of the product to `epilogue` once; none when `k` is 0.
+    pub(crate) fn multiply<E: Epilogue>(&self, left: &Packed, right: &Packed, epilogue: &E, sums: &mut Sums) {
+        self.multiply_panels::<E, 1>(left, right, epilogue, sums);
+    }
+
+    /// The same for [`Side::RightPairs`].
+    pub(crate) fn multiply_pairs<E: Epilogue>(
+        &self,
+        left: &Packed,
+        right: &Packed,
+        epilogue: &E,
+        sums: &mut Sums,
+    ) {
+        self.multiply_panels::<E, 2>(left, right, epilogue, sums);
+    }
+
+    fn multiply_panels<E: Epilogue, const PANELS: usize>(
+        &self,
+        left: &Packed,
+        right: &Packed,
+        epilogue: &E,
+        sums: &mut Sums,
+    ) {
+        assert!(
+            left.steps == right.steps && left.depth == right.depth,
+            "the sides of a product have different k"
+        );
+        if left.strips.is_empty() || right.strips.is_empty() || left.steps == 0 {
+            return;
+        }
+        assert!(right.strips.len().is_multiple_of(PANELS));
+        sums.operations += 2 * (left.rows * right.rows * left.depth) as u64;
+        sums.threads.resize_with(self.pool.threads(), Buffer::default);
+        let threads = SharedMut::new(&mut sums.threads);
+        let (blocks, panels) = (left.strips.len().div_ceil(BLOCK_TILES), right.strips.len() / PANELS);
+        // Consecutive items share their block of the left side.
+        self.pool.for_ranges(blocks * panels, 1, |thread, range| {
+            // SAFETY: each thread has its own sums, and runs one body at a time.
+            let own = unsafe { &mut threads.slice(thread, 1)[0] };
+            own.reserve(PANELS * BLOCK_TILES * left.lanes * right.lanes);
+            for item in range {
+                let (block, panel) = (item / panels, item % panels);
+                let task = BlockTask {
+                    left,
+                    right,
+                    tiles: block * BLOCK_TILES..((block + 1) * BLOCK_TILES).min(left.strips.len()),
+                    panel: panel * PANELS,
+                    sums: own.as_mut_ptr(),
+                };
+                // SAFETY: packed sides hold all their strips, the sums a block; `isa` is available on this CPU.
+                unsafe { block_product::<E, PANELS>(self.isa, self.compute, &task, epilogue) }
+            }
+        });
+    }
+}
+
+impl<'a> Scatter<'a> {
+    pub(crate) fn new(out: &mut [f32], cols: usize, rows: &'a [u32], scale: Option<&'a [f32]>) -> Self {
+        let stored = out.len().checked_div(cols).unwrap_or(0);
+        assert!(scale.is_none_or(|scale| scale.len() == rows.len()));
+        // Strictly rising: so no two threads write to one row's panel.
+        assert!(rows.windows(2).all(|w| w[0] < w[1]) && rows.last().is_none_or(|&r| (r as usize) < stored));
+        Self { out: SharedMut::new(out), cols, rows, scale }
+    }
+}
+
+/// One panel (or pair of panels) and a block of tiles.
+struct BlockTask<'a> {
+    left: &'a Packed,
+    right: &'a Packed,
+    tiles: std::ops::Range<usize>,
+    panel: usize,
+    sums: *mut f32,
+}
+
+unsafe fn block_product<E: Epilogue, const PANELS: usize>(
+    isa: Isa,
+    compute: Compute,
+    task: &BlockTask<'_>,
+    epilogue: &E,
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::simd::{Avx2, Avx512};
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
+        unsafe fn avx512_pairs<E: Epilogue, const P: usize>(task: &BlockTask<'_>, epilogue: &E) {
+            block::<Avx512, Pairs, E, P>(task, epilogue);
+        }
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+        unsafe fn avx512<M: Multiply<Avx512>, E: Epilogue, const P: usize>(
+            task: &BlockTask<'_>,
+            epilogue: &E,
+        ) {
+            block::<Avx512, M, E, P>(task, epilogue);
+        }
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn avx2<M: Multiply<Avx2>, E: Epilogue, const P: usize>(task: &BlockTask<'_>, epilogue: &E) {
+            block::<Avx2, M, E, P>(task, epilogue);
+        }
+        match (isa, compute) {
+            (Isa::Avx512, Compute::F32) => return avx512::<Floats, E, PANELS>(task, epilogue),
+            (Isa::Avx512, Compute::Bf16) if isa.has_bf16_dot() => {
+                return avx512_pairs::<E, PANELS>(task, epilogue);
+            }
+            (Isa::Avx512, Compute::Bf16) => return avx512::<WidenedPairs, E, PANELS>(task, epilogue),
+            (Isa::Avx2, Compute::F32) => return avx2::<Floats, E, PANELS>(task, epilogue),
+            (Isa::Avx2, Compute::Bf16) => return avx2::<WidenedPairs, E, PANELS>(task, epilogue),
+            (Isa::Scalar, _) => {}
+        }
+    }
+    match compute {
+        Compute::F32 => block::<crate::simd::Scalar, Floats, E, PANELS>(task, epilogue),
+        Compute::Bf16 => block::<crate::simd::Scalar, Pairs, E, PANELS>(task, epilogue),
+    }
+}
+
+#[inline(always)]
+unsafe fn block<S: Simd, M: Multiply<S>, E: Epilogue, const PANELS: usize>(
+    task: &BlockTask<'_>,
+    epilogue: &E,
+) {
+    let width = 2 * S::LANES;
+    let steps = task.left.steps;
+    let (left_place, right_place) = (steps * task.left.lanes, steps * width);
+    let panel = &task.right.strips[task.panel];
+    let place = task.left.lanes * width;
+    let mut k = 0;
+    while k < steps {
+        let depth = (steps - k).min(KC);
+        for (i, tile) in task.tiles.clone().enumerate() {
+            let strip = &task.left.strips[tile];
+            let tile_width = strip.rows.next_multiple_of(2);
+            let x = task.left.data.as_ptr().add(tile * left_place + k * tile_width);
+            // With all of `k` at once, the sums of one tile are enough.
+            let at = if depth == steps { 0 } else { i * PANELS };
+            for p in 0..PANELS {
+                let w = task.right.data.as_ptr().add((task.panel + p) * right_place + k * width);
+                let sums = task.sums.add((at + p) * place);
+                any_tile::<S, M>(tile_width, depth, x, w, width, sums, width, k == 0);
+            }
+            if k + depth == steps {
+                let sums = task.sums.add(at * place);
+                epilogue.tile::<S>(strip, panel, sums, sums.add((PANELS - 1) * place));
+            }
+        }
+        k += depth;
+    }
+}
+
+/// How numbers become steps of a packing.
+trait Pack<S: Simd> {
+    /// As stored.
+    type From;
+    /// Numbers in a step.
+    const STEP: usize;
+    /// `LANES` steps of one row from `p`, where `left` numbers are left.
+    unsafe fn along(p: *const Self::From, left: usize) -> S::F;
+    /// One step of up to `LANES` rows: `next` is where the second number of a pair is, if there is one.
+    unsafe fn across(p: *const Self::From, next: Option<*const Self::From>, rows: usize) -> S::F;
+}
+
+struct Plain;
+struct Narrowed;
+struct Paired;
+
+impl<S: Simd> Pack<S> for Plain {
+    type From = f32;
+    const STEP: usize = 1;
+    #[inline(always)]
+    unsafe fn along(p: *const f32, left: usize) -> S::F {
+        f32::load::<S>(p, left)
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const f32, _: Option<*const f32>, rows: usize) -> S::F {
+        f32::load::<S>(p, rows)
+    }
+}
+
+impl<S: Simd> Pack<S> for Narrowed {
+    type From = f32;
+    const STEP: usize = 2;
+    #[inline(always)]
+    unsafe fn along(p: *const f32, left: usize) -> S::F {
+        let a = f32::load::<S>(p, left);
+        let b =
+            if left > S::LANES { f32::load::<S>(p.add(S::LANES), left - S::LANES) } else { S::splat(0.0) };
+        S::narrow_pairs(S::round_bf16(a), S::round_bf16(b))
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const f32, next: Option<*const f32>, rows: usize) -> S::F {
+        let low = f32::load::<S>(p, rows);
+        let high = next.map_or(S::splat(0.0), |p| f32::load::<S>(p, rows));
+        S::zip_pairs(S::round_bf16(low), S::round_bf16(high))
+    }
+}
+
+impl<S: Simd> Pack<S> for Paired {
+    type From = bf16;
+    const STEP: usize = 2;
+    #[inline(always)]
+    unsafe fn along(p: *const bf16, left: usize) -> S::F {
+        if left >= 2 * S::LANES {
+            return S::load(p.cast());
+        }
+        let mut all = [bf16::ZERO; 32];
+        std::ptr::copy_nonoverlapping(p, all.as_mut_ptr(), left);
+        S::load(all.as_ptr().cast())
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const bf16, next: Option<*const bf16>, rows: usize) -> S::F {
+        let low = bf16::load::<S>(p, rows);
+        S::zip_pairs(low, next.map_or(S::splat(0.0), |p| bf16::load::<S>(p, rows)))
     }
 }
 
 dispatch! {
-    unsafe fn pack_right(right: &Operand<'_>, first: usize, rows: usize, k: usize, depth: usize, out: *mut f32) = pack_right_kernel;
+    unsafe fn pack_floats(operand: &Operand<'_>, data: &[f32], strip: &Strip, width: usize, out: *mut f32) = pack_floats_kernel;
+}
+dispatch! {
+    unsafe fn pack_narrowed(operand: &Operand<'_>, data: &[f32], strip: &Strip, width: usize, out: *mut f32) = pack_narrowed_kernel;
+}
+dispatch! {
+    unsafe fn pack_pairs(operand: &Operand<'_>, data: &[bf16], strip: &Strip, width: usize, out: *mut f32) = pack_pairs_kernel;
 }
 
-/// Packs `depth` steps from `k` of `rows` rows from `first` as `[step, 2 × LANES]`.
 #[inline(always)]
-unsafe fn pack_right_kernel<S: Simd>(
-    right: &Operand<'_>,
-    first: usize,
-    rows: usize,
-    k: usize,
-    depth: usize,
+unsafe fn pack_floats_kernel<S: Simd>(
+    o: &Operand<'_>,
+    data: &[f32],
+    strip: &Strip,
+    width: usize,
     out: *mut f32,
 ) {
-    let width = 2 * S::LANES;
-    if !right.along_k {
-        for step in 0..depth {
-            let row = right.data.as_ptr().add(right.row(k + step) + first);
-            let out = out.add(step * width);
-            if rows == width {
-                S::store(out, S::load(row));
-                S::store(out.add(S::LANES), S::load(row.add(S::LANES)));
-            } else {
-                for i in 0..width {
-                    *out.add(i) = if i < rows { *row.add(i) } else { 0.0 };
-                }
+    pack_strip::<S, Plain>(o, data, strip, width, out);
+}
+#[inline(always)]
+unsafe fn pack_narrowed_kernel<S: Simd>(
+    o: &Operand<'_>,
+    data: &[f32],
+    strip: &Strip,
+    width: usize,
+    out: *mut f32,
+) {
+    pack_strip::<S, Narrowed>(o, data, strip, width, out);
+}
+#[inline(always)]
+unsafe fn pack_pairs_kernel<S: Simd>(
+    o: &Operand<'_>,
+    data: &[bf16],
+    strip: &Strip,
+    width: usize,
+    out: *mut f32,
+) {
+    pack_strip::<S, Paired>(o, data, strip, width, out);
+}
+
+/// Packs the rows of a strip as `[step, width]`, zeros in the lanes beyond its rows.
+#[inline(always)]
+unsafe fn pack_strip<S: Simd, P: Pack<S>>(
+    operand: &Operand<'_>,
+    data: &[P::From],
+    strip: &Strip,
+    width: usize,
+    out: *mut f32,
+) {
+    let inner = operand.inner;
+    let store = |p: *mut f32, v: S::F, lanes: usize| f32::store::<S>(p, v, lanes);
+    if !operand.along_k {
+        for step in 0..inner.div_ceil(P::STEP) {
+            let k = step * P::STEP;
+            let row = |k: usize| data.as_ptr().add(operand.row(k) + strip.first);
+            let (p, next) = (row(k), (P::STEP == 2 && k + 1 < inner).then(|| row(k + 1)));
+            let mut lane = 0;
+            while lane < width {
+                let v = if lane < strip.rows {
+                    P::across(p.add(lane), next.map(|p| p.add(lane)), strip.rows - lane)
+                } else {
+                    S::splat(0.0)
+                };
+                store(out.add(step * width + lane), v, width - lane);
+                lane += S::LANES;
             }
         }
         return;
     }
-    for group in 0..2 {
-        let out = out.add(group * S::LANES);
-        let mut i = 0;
-        while i < depth {
-            let left = depth - i;
+    let steps = inner.div_ceil(P::STEP);
+    let mut group = 0;
+    while group < width {
+        let lanes = (width - group).min(S::LANES);
+        let mut rows = [data.as_ptr(); 16];
+        let real = strip.rows.saturating_sub(group).min(lanes);
+        for (r, row) in rows[..real].iter_mut().enumerate() {
+            *row = row.add(operand.row(strip.first + group + r));
+        }
+        let mut step = 0;
+        while step < steps {
+            let k = step * P::STEP;
             let mut block = [S::splat(0.0); 16];
-            for (lane, v) in block[..S::LANES].iter_mut().enumerate() {
-                // Rows beyond the last repeat it; their sums are not read.
-                let row = right.row(first + (group * S::LANES + lane).min(rows - 1));
-                let p = right.data.as_ptr().add(row + k + i);
-                *v = if left >= S::LANES { S::load(p) } else { S::load_partial(p, left) };
+            for (v, row) in block.iter_mut().zip(&rows[..real]) {
+                *v = P::along(row.add(k), inner - k);
             }
             S::transpose(&mut block);
-            for (s, v) in block[..S::LANES.min(left)].iter().enumerate() {
-                S::store(out.add((i + s) * width), *v);
+            for (s, v) in block[..S::LANES.min(steps - step)].iter().enumerate() {
+                store(out.add((step + s) * width + group), *v, lanes);
             }
-            i += S::LANES;
+            step += S::LANES;
         }
-    }
-}
-
-dispatch! {
-    unsafe fn block_product(left: *const f32, steps: usize, k: usize, depth: usize, count: usize, full: usize, right: *const f32, sums: *mut f32) = block_product_kernel;
-}
-
-#[inline(always)]
-unsafe fn block_product_kernel<S: Simd>(
-    left: *const f32,
-    steps: usize,
-    k: usize,
-    depth: usize,
-    count: usize,
-    full: usize,
-    right: *const f32,
-    sums: *mut f32,
-) {
-    let width = 2 * S::LANES;
-    for (first, _, tile) in tiles(count, full) {
-        let x = left.add(first * steps + k * tile);
-        any_tile::<S, Floats>(tile, depth, x, right, width, sums.add(first * width), width, k == 0);
+        group += S::LANES;
     }
 }

@@ -2,7 +2,7 @@ use crate::support::*;
 use blackletter_kernels::{
     Isa, Pool, RopeTable,
     train::{
-        AttentionGeometry, AttentionInputs, AttentionScratch, Layout, Product, attention_backward,
+        AttentionGeometry, AttentionInputs, AttentionScratch, Compute, Layout, Product, attention_backward,
         attention_forward, rotate,
     },
 };
@@ -128,7 +128,7 @@ fn window_hides_tokens_older_than_w() {
     let layout = Layout { len: tokens, positions: &positions, segments: &segments };
     let (q, k, v) = (random(1, tokens * 16), random(2, tokens * 8), random(3, tokens * 8));
     let pool = Pool::new(2);
-    let on = Product { pool: &pool, isa: Isa::best() };
+    let on = Product { pool: &pool, isa: Isa::best(), compute: Compute::F32 };
     let run = |k: &[f32], v: &[f32]| {
         let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; tokens * 2]);
         let inputs = AttentionInputs { q: &q, k, v };
@@ -149,7 +149,7 @@ fn window_hides_tokens_older_than_w() {
 fn packed_segments_do_not_see_each_other() {
     let shape = AttentionGeometry { heads: 2, kv_heads: 2, head_dim: 8, window: None };
     let pool = Pool::new(2);
-    let on = Product { pool: &pool, isa: Isa::best() };
+    let on = Product { pool: &pool, isa: Isa::best(), compute: Compute::F32 };
     let (q, k, v) = (random(1, 50 * 16), random(2, 50 * 16), random(3, 50 * 16));
     let run = |segments: &[u32], range: std::ops::Range<usize>| {
         let at = range.start * 16..range.end * 16;
@@ -175,7 +175,7 @@ fn rotating_back_undoes_rotating() {
     let x = random(1, 20 * 3 * 8);
     let mut y = x.clone();
     let pool = Pool::new(2);
-    let on = Product { pool: &pool, isa: Isa::best() };
+    let on = Product { pool: &pool, isa: Isa::best(), compute: Compute::F32 };
     rotate(&on, &table, &positions, &mut y, false);
     assert_ne!(x, y);
     rotate(&on, &table, &positions, &mut y, true);

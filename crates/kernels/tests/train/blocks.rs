@@ -2,9 +2,9 @@ use crate::support::*;
 use blackletter_kernels::{
     Isa, Pool,
     train::{
-        AdamW, Assignment, ExpertGradients, ExpertScratch, ExpertWeights, HeadOptions, HeadScratch, Product,
-        ProductScratch, adamw_step, assign, experts_backward, experts_forward, head_loss, rms_norm_backward,
-        rms_norm_rows, router_backward, router_forward,
+        AdamW, Assignment, Compute, ExpertGradients, ExpertScratch, ExpertWeights, HeadOptions, HeadScratch,
+        Product, ProductScratch, adamw_step, assign, experts_backward, experts_forward, head_loss,
+        rms_norm_backward, rms_norm_rows, router_backward, router_forward,
     },
 };
 
@@ -242,7 +242,7 @@ fn gradients_have_the_same_bits_for_any_number_of_threads() {
     let assignment = assign(&p, experts, 2);
     let run = |threads| {
         let pool = Pool::new(threads);
-        let on = Product { pool: &pool, isa: Isa::best() };
+        let on = Product { pool: &pool, isa: Isa::best(), compute: Compute::F32 };
         let weights = ExpertWeights { norm: &w, epsilon: EPSILON, w1: &w1, w2: &w2, w3: &w3, experts };
         let (mut products, mut scratch) = (ProductScratch::default(), ExpertScratch::default());
         let mut out = vec![0.0; x.len()];

@@ -1,7 +1,7 @@
 use crate::support::*;
 use blackletter_kernels::{
     Isa, Pool,
-    train::{Operand, Product, ProductScratch, add_rows_of, gather_rows},
+    train::{Compute, Operand, Product, ProductScratch, add_rows_of, gather_rows},
 };
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ proptest! {
         let expected = naive(&a, &b, k);
         let pool = Pool::new(threads);
         for isa in Isa::available() {
-            let on = Product { pool: &pool, isa };
+            let on = Product { pool: &pool, isa, compute: Compute::F32 };
             let mut scratch = ProductScratch::default();
             let mut results = Vec::new();
             for left in [Operand::rows(&a, m, k), Operand::columns(&at, k, m)] {
@@ -54,7 +54,7 @@ fn large_products_have_the_same_bits_for_any_number_of_threads() {
         let run = |threads| {
             let pool = Pool::new(threads);
             let mut out = vec![0.0; m * n];
-            let on = Product { pool: &pool, isa };
+            let on = Product { pool: &pool, isa, compute: Compute::F32 };
             let (a, b) = (Operand::rows(&a, m, k), Operand::rows(&b, n, k));
             on.write(a, b, &mut out, false, &mut ProductScratch::default());
             out
@@ -97,7 +97,7 @@ fn gathered_rows_are_multiplied_and_results_go_back_to_their_rows() {
 #[test]
 fn an_operand_without_rows_adds_nothing() {
     let pool = Pool::new(2);
-    let on = Product { pool: &pool, isa: Isa::best() };
+    let on = Product { pool: &pool, isa: Isa::best(), compute: Compute::F32 };
     let (x, w) = (random(1, 30), random(2, 20));
     let mut out = vec![3.0; 6];
     let right = Operand::columns(&x, 10, 3).gathered(&[]);
@@ -129,4 +129,31 @@ fn the_gradient_of_an_embedding_adds_up_equal_ids() {
     add_rows_of(&pool, &dout, width, &ids, Some(3), &mut without);
     dtable[3 * width..4 * width].fill(0.0);
     assert_eq!(without, dtable);
+}
+
+#[test]
+fn products_in_bf16_have_the_same_bits_in_every_instruction_set_and_layout() {
+    for (m, n, k) in [(37, 70, 61), (5, 3, 1), (90, 33, 600)] {
+        let (a, b) = (random(1, m * k), random(2, n * k));
+        let (at, bt) = (transposed(&a, k), transposed(&b, k));
+        let round = |x: &[f32]| -> Vec<f32> { x.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect() };
+        let expected = naive(&round(&a), &round(&b), k);
+        let mut results: Vec<Vec<f32>> = Vec::new();
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let pool = Pool::new(threads);
+                let on = Product { pool: &pool, isa, compute: Compute::Bf16 };
+                let mut scratch = ProductScratch::default();
+                for left in [Operand::rows(&a, m, k), Operand::columns(&at, k, m)] {
+                    for right in [Operand::rows(&b, n, k), Operand::columns(&bt, k, n)] {
+                        let mut out = vec![1.0; m * n];
+                        on.write(left, right, &mut out, false, &mut scratch);
+                        close(&out, &expected, 2e-6 * (k as f64).sqrt(), "bf16 product");
+                        results.push(out);
+                    }
+                }
+            }
+        }
+        assert!(results.windows(2).all(|w| w[0] == w[1]));
+    }
 }

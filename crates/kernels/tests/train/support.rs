@@ -1,6 +1,9 @@
 //! Seeded numbers, comparison, and finite differences.
 
-use blackletter_kernels::{Isa, Pool, train::Product};
+use blackletter_kernels::{
+    Isa, Pool,
+    train::{Compute, Product},
+};
 
 /// Numbers in −1..1, a function of the seed.
 pub fn random(seed: u64, count: usize) -> Vec<f32> {
@@ -52,7 +55,7 @@ pub fn everywhere(check: impl Fn(&Product<'_>, &str)) {
     for isa in Isa::available() {
         for threads in [1, 3] {
             let pool = Pool::new(threads);
-            check(&Product { pool: &pool, isa }, &format!("{isa}, {threads} threads"));
+            check(&Product { pool: &pool, isa, compute: Compute::F32 }, &format!("{isa}, {threads} threads"));
         }
     }
 }

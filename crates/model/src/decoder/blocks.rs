@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use blackletter_kernels::{
     RopeTable,
-    train::{Assignment, AttentionGeometry, HeadOptions, Layout},
+    train::{Assignment, AttentionGeometry, Compute, HeadOptions, Layout},
 };
 use std::{fmt, sync::Arc};
 
@@ -15,6 +15,7 @@ pub struct AttentionBlock {
     pub(super) batch: Batch,
     pub(super) rope: Arc<RopeTable>,
     pub(super) recompute: bool,
+    pub(super) compute: Compute,
 }
 
 impl AttentionBlock {
@@ -36,6 +37,7 @@ pub struct ExpertBlock {
     pub(super) epsilon: f32,
     pub(super) assignment: Arc<Assignment>,
     pub(super) recompute: bool,
+    pub(super) compute: Compute,
 }
 
 /// The output layer and its loss.
@@ -43,4 +45,5 @@ pub struct ExpertBlock {
 pub struct HeadBlock {
     pub(super) targets: Arc<[i64]>,
     pub(super) options: HeadOptions,
+    pub(super) compute: Compute,
 }

@@ -6,14 +6,15 @@
 use super::{
     blocks::{AttentionBlock, ExpertBlock, HeadBlock},
     ops::DecoderOps,
+    profile::{Block, Direction, count, timed},
 };
 use blackletter_kernels::{
     Isa, Pool,
     train::{
-        AttentionInputs, AttentionScratch, ExpertGradients, ExpertSaved, ExpertScratch, ExpertWeights,
-        HeadScratch, Operand, Product, ProductScratch, add_rows_of, attention_backward, attention_forward,
-        experts_backward, experts_forward, gather_rows, head_loss, rms_norm_backward, rms_norm_rows, rotate,
-        router_backward, router_forward,
+        AttentionInputs, AttentionScratch, Compute, ExpertGradients, ExpertSaved, ExpertScratch,
+        ExpertWeights, HeadScratch, Operand, Product, ProductScratch, add_rows_of, attention_backward,
+        attention_forward, experts_backward, experts_forward, gather_rows, head_loss, rms_norm_backward,
+        rms_norm_rows, rotate, router_backward, router_forward,
     },
 };
 use burn::{
@@ -53,7 +54,7 @@ pub fn use_threads(threads: usize) {
 pub(super) struct Cpu {
     pub(super) pool: Pool,
     pub(super) isa: Isa,
-    products: ProductScratch,
+    pub(super) products: ProductScratch,
     attention: AttentionScratch,
     experts: ExpertScratch,
     head: HeadScratch,
@@ -85,6 +86,8 @@ impl Cpu {
 /// An operation with `N` inputs whose gradient is derived by hand.
 trait Fused<const N: usize>: fmt::Debug + Clone + Send + Sync + 'static {
     type Saved: Clone + Send + Sync + 'static;
+    /// What its time is counted as.
+    const BLOCK: Block;
 
     /// The output, and what the backward pass needs when it is `tracked`.
     fn forward(
@@ -117,11 +120,19 @@ fn shape2(tensor: &Primitive) -> [usize; 2] {
     }
 }
 
+/// Runs a part of an operation, and counts its time and its products.
+fn measured<const N: usize, F: Fused<N>, R>(direction: Direction, part: impl FnOnce() -> R) -> R {
+    let out = timed(F::BLOCK, direction, part);
+    count(F::BLOCK, direction, Cpu::lock().products.take_operations());
+    out
+}
+
 /// Runs an operation outside of any graph.
 fn run<const N: usize, F: Fused<N>>(op: &F, inputs: [Primitive; N]) -> Primitive {
     let inputs = inputs.each_ref().map(contiguous);
     let shapes = inputs.each_ref().map(shape2);
-    Primitive::from_data(op.forward(inputs.each_ref().map(numbers), shapes, false).0)
+    let forward = || op.forward(inputs.each_ref().map(numbers), shapes, false).0;
+    Primitive::from_data(measured::<N, F, _>(Direction::Forward, forward))
 }
 
 /// The step of the graph.
@@ -153,7 +164,8 @@ impl<F: Fused<N>, const N: usize> Backward<Flex, N> for Step<F> {
         let State { inputs, saved } = ops.state;
         // Nobody else holds it, unless a graph was cloned.
         let saved = Arc::try_unwrap(saved).unwrap_or_else(|shared| F::Saved::clone(&shared));
-        let gradients = self.0.backward(inputs.each_ref().map(numbers), saved, numbers(&dout));
+        let backward = || self.0.backward(inputs.each_ref().map(numbers), saved, numbers(&dout));
+        let gradients = measured::<N, F, _>(Direction::Backward, backward);
         for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip(&inputs) {
             if let Some(node) = parent {
                 let gradient = Primitive::from_data(TensorData::new(gradient, input.shape()));
@@ -170,7 +182,8 @@ fn record<const N: usize, F: Fused<N>, C: CheckpointStrategy>(op: F, inputs: [Tr
     let shapes = inputs.each_ref().map(shape2);
     let prepared = Step(op.clone()).prepare::<C>(nodes).compute_bound().stateful();
     let tracked = matches!(prepared, OpsKind::Tracked(_));
-    let (out, saved) = op.forward(inputs.each_ref().map(numbers), shapes, tracked);
+    let forward = || op.forward(inputs.each_ref().map(numbers), shapes, tracked);
+    let (out, saved) = measured::<N, F, _>(Direction::Forward, forward);
     let out = Primitive::from_data(out);
     match prepared {
         OpsKind::Tracked(prepared) => prepared.finish(State { inputs, saved: Arc::new(saved) }, out),
@@ -186,6 +199,7 @@ struct Embed {
 
 impl Fused<1> for Embed {
     type Saved = usize;
+    const BLOCK: Block = Block::Embedding;
 
     fn forward(&self, [table]: [&[f32]; 1], [[_, hidden]]: [[usize; 2]; 1], _: bool) -> (TensorData, usize) {
         let mut out = vec![0.0; self.ids.len() * hidden];
@@ -207,6 +221,7 @@ struct Norm {
 
 impl Fused<2> for Norm {
     type Saved = ();
+    const BLOCK: Block = Block::Norm;
 
     fn forward(&self, [x, weight]: [&[f32]; 2], shapes: [[usize; 2]; 2], _: bool) -> (TensorData, ()) {
         let mut out = vec![0.0; x.len()];
@@ -231,6 +246,7 @@ struct Router {
 impl Fused<3> for Router {
     /// The probabilities.
     type Saved = Vec<f32>;
+    const BLOCK: Block = Block::Router;
 
     fn forward(
         &self,
@@ -240,7 +256,7 @@ impl Fused<3> for Router {
     ) -> (TensorData, Vec<f32>) {
         let mut out = vec![0.0; tokens * experts];
         let cpu = &mut *Cpu::lock();
-        let on = Product { pool: &cpu.pool, isa: cpu.isa };
+        let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: Compute::F32 };
         router_forward(&on, x, norm, self.epsilon, gate, &mut out);
         let saved = if tracked { out.clone() } else { Vec::new() };
         (TensorData::new(out, [tokens, experts]), saved)
@@ -249,7 +265,7 @@ impl Fused<3> for Router {
     fn backward(&self, [x, norm, gate]: [&[f32]; 3], saved: Vec<f32>, dout: &[f32]) -> [Vec<f32>; 3] {
         let mut gradients = [x, norm, gate].map(|input| vec![0.0; input.len()]);
         let cpu = &mut *Cpu::lock();
-        let on = Product { pool: &cpu.pool, isa: cpu.isa };
+        let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: Compute::F32 };
         let parts = gradients.each_mut().map(Vec::as_mut_slice);
         router_backward(&on, x, norm, self.epsilon, gate, &saved, dout, parts);
         gradients
@@ -270,7 +286,7 @@ impl AttentionBlock {
     fn attend(&self, cpu: &mut Cpu, [x, norm, wq, wk, wv]: [&[f32]; 5]) -> Attended {
         let hidden = norm.len();
         let tokens = x.len() / hidden;
-        let on = Product { pool: &cpu.pool, isa: cpu.isa };
+        let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
         let mut normal = vec![0.0; x.len()];
         rms_norm_rows(on.pool, on.isa, x, norm, self.epsilon, &mut normal);
         let [mut q, mut k, v] = [wq, wk, wv].map(|w| {
@@ -292,6 +308,7 @@ impl AttentionBlock {
 
 impl Fused<6> for AttentionBlock {
     type Saved = Option<Attended>;
+    const BLOCK: Block = Block::Attention;
 
     fn forward(
         &self,
@@ -303,7 +320,7 @@ impl Fused<6> for AttentionBlock {
         let attended = self.attend(cpu, [x, norm, wq, wk, wv]);
         let ([tokens, hidden], width) = (shapes[0], shapes[5][1]);
         let mut out = x.to_vec();
-        let on = Product { pool: &cpu.pool, isa: cpu.isa };
+        let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
         let mixed = Operand::rows(&attended.mixed, tokens, width);
         on.write(mixed, Operand::rows(wo, hidden, width), &mut out, true, &mut cpu.products);
         (TensorData::new(out, shapes[0]), (tracked && !self.recompute).then_some(attended))
@@ -321,7 +338,7 @@ impl Fused<6> for AttentionBlock {
         let hidden = norm.len();
         let tokens = x.len() / hidden;
         let width = wo.len() / hidden;
-        let on = Product { pool: &cpu.pool, isa: cpu.isa };
+        let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
         let products = &mut cpu.products;
         let (mut dwo, mut dmixed) = (vec![0.0; wo.len()], vec![0.0; mixed.len()]);
         let rows = Operand::rows(dout, tokens, hidden);
@@ -368,13 +385,14 @@ impl ExpertBlock {
     }
 
     fn mix(&self, cpu: &mut Cpu, x: &[f32], weights: &ExpertWeights<'_>, out: &mut [f32]) -> ExpertSaved {
-        let on = Product { pool: &cpu.pool, isa: cpu.isa };
+        let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
         experts_forward(&on, x, &self.assignment, weights, out, &mut cpu.products, &mut cpu.experts)
     }
 }
 
 impl Fused<6> for ExpertBlock {
     type Saved = Option<ExpertSaved>;
+    const BLOCK: Block = Block::Experts;
 
     fn forward(
         &self,
@@ -397,7 +415,7 @@ impl Fused<6> for ExpertBlock {
         let mut dx = dout.to_vec();
         let mut gradients = ExpertGradients { norm: &mut dnorm, w1: &mut dw1, w2: &mut dw2, w3: &mut dw3 };
         experts_backward(
-            &Product { pool: &cpu.pool, isa: cpu.isa },
+            &Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute },
             x,
             probabilities,
             &self.assignment,
@@ -417,6 +435,7 @@ impl Fused<6> for ExpertBlock {
 impl Fused<2> for HeadBlock {
     /// The gradients, made with the loss: a chunk of logits exists only once.
     type Saved = Option<[Vec<f32>; 2]>;
+    const BLOCK: Block = Block::Head;
 
     fn forward(
         &self,
@@ -426,7 +445,7 @@ impl Fused<2> for HeadBlock {
     ) -> (TensorData, Self::Saved) {
         let mut saved = tracked.then(|| [vec![0.0; x.len()], vec![0.0; weight.len()]]);
         let cpu = &mut *Cpu::lock();
-        let on = Product { pool: &cpu.pool, isa: cpu.isa };
+        let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
         let gradients = saved.as_mut().map(|saved| saved.each_mut().map(Vec::as_mut_slice));
         let (products, scratch) = (&mut cpu.products, &mut cpu.head);
         let loss =

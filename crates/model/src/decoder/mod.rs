@@ -17,15 +17,17 @@ mod network;
 mod ops;
 mod optimizer;
 mod plain;
+mod profile;
 mod report;
 mod weights;
 
 pub use batch::{Batch, BatchError, IGNORED};
-pub use blackletter_kernels::train::AdamW;
+pub use blackletter_kernels::train::{AdamW, Compute};
 pub use burn::tensor::{Device, Gradients, Tensor, TensorData};
 pub use cpu::use_threads;
 pub use network::{Bodies, Decoder, Loss, LossOptions};
 pub use ops::DecoderOps;
 pub use optimizer::{adamw, add_gradients, sum_of_squares};
+pub use profile::{BlockTime, take_profile};
 pub use report::{LossError, LossReport, stored_batch_loss};
 pub use weights::{Parameter, ParameterMut};

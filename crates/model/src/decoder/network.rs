@@ -9,7 +9,7 @@ use super::{
 use crate::MixtralConfig;
 use blackletter_kernels::{
     RopeTable,
-    train::{AttentionGeometry, HeadOptions, assign},
+    train::{AttentionGeometry, Compute, HeadOptions, assign},
 };
 use burn::{
     backend::Dispatch,
@@ -64,6 +64,8 @@ pub struct LossOptions {
     pub z_coefficient: f64,
     /// Makes what a layer's backward pass needs anew instead of keeping it: less memory, a third more time.
     pub recompute: bool,
+    /// With what the fused bodies compute products; weights, sums, gradients and what lies between the blocks are `f32`.
+    pub compute: Compute,
 }
 
 impl LossOptions {
@@ -74,6 +76,7 @@ impl LossOptions {
             aux_coefficient: config.router_aux_loss_coef,
             z_coefficient: 0.0,
             recompute: false,
+            compute: Compute::F32,
         }
     }
 }
@@ -110,11 +113,12 @@ impl Decoder {
 
     /// The loss of a batch.
     pub fn loss(&self, batch: &Batch, options: &LossOptions) -> Loss {
-        let (x, probabilities, counts) = self.hidden(batch, options.recompute);
+        let (x, probabilities, counts) = self.hidden(batch, options.recompute, options.compute);
         let scale = options.scale.unwrap_or(1.0 / batch.targets().max(1) as f32);
         let block = HeadBlock {
             targets: Arc::clone(&batch.targets),
             options: HeadOptions { scale, z_loss: options.z_coefficient as f32 },
+            compute: options.compute,
         };
         let head = self.head.clone().unwrap_or_else(|| self.embedding.clone());
         let parts: Tensor<1> = match self.bodies {
@@ -132,13 +136,18 @@ impl Decoder {
 
     /// Logits of every token, `[tokens, vocabulary]`: for tests and small batches, as all of them are in memory.
     pub fn logits(&self, batch: &Batch) -> Tensor<2> {
-        let (x, _, _) = self.hidden(batch, false);
+        let (x, _, _) = self.hidden(batch, false, Compute::F32);
         let head = self.head.clone().unwrap_or_else(|| self.embedding.clone());
         x.matmul(head.transpose())
     }
 
     /// The output of the last normalisation, the routers' probabilities of all layers, and the tokens sent to each expert.
-    fn hidden(&self, batch: &Batch, recompute: bool) -> (Tensor<2>, Vec<Tensor<2>>, Vec<f64>) {
+    fn hidden(
+        &self,
+        batch: &Batch,
+        recompute: bool,
+        compute: Compute,
+    ) -> (Tensor<2>, Vec<Tensor<2>>, Vec<f64>) {
         let config = &self.config;
         let epsilon = config.rms_norm_eps as f32;
         let positions = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
@@ -153,6 +162,7 @@ impl Decoder {
             batch: batch.clone(),
             rope: Arc::new(RopeTable::new(config.head_dim, config.rope_theta, positions)),
             recompute,
+            compute,
         };
         let (experts, top_k) = (config.num_local_experts, config.num_experts_per_tok);
         let fused = self.bodies == Bodies::Fused;
@@ -200,7 +210,7 @@ impl Decoder {
                     tokens.iter().filter(|&&t| batch.segments.get(t as usize).is_some_and(|&s| s != 0));
                 *count += seen.count() as f64;
             }
-            let block = ExpertBlock { experts, epsilon, assignment, recompute };
+            let block = ExpertBlock { experts, epsilon, assignment, recompute, compute };
             x = if fused {
                 Tensor::from_dispatch(Dispatch::expert_block(
                     x.into_dispatch(),

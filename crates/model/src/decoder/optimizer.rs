@@ -1,7 +1,10 @@
 //! What the optimiser needs of gradients and parameters: sums, and one step of AdamW in place.
 
-use super::cpu::Cpu;
-use super::network::floats;
+use super::{
+    cpu::Cpu,
+    network::floats,
+    profile::{Block, Direction, timed},
+};
 use blackletter_kernels::train::{self, AdamW, adamw_step};
 use burn::{
     backend::{Flex, TensorMetadata},
@@ -36,7 +39,9 @@ pub fn adamw(
             let cpu = Cpu::lock();
             let gradient = g.as_slice::<f32>().unwrap_or_default();
             let (p, m, v) = (p.storage_mut::<f32>(), m.storage_mut::<f32>(), v.storage_mut::<f32>());
-            adamw_step(&cpu.pool, cpu.isa, options, gradient, p, m, v);
+            timed(Block::Optimiser, Direction::Forward, || {
+                adamw_step(&cpu.pool, cpu.isa, options, gradient, p, m, v);
+            });
         }
         return [p, m, v].map(Tensor::from_primitive::<Flex>);
     }
