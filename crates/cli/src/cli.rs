@@ -1,7 +1,9 @@
 //! Which commands there are.
 
 use crate::{
-    commands::{bench, completions, corpus, generate, inspect, loss, man, quantize, score, tokenizer},
+    commands::{
+        bench, completions, corpus, dataset, generate, inspect, loss, man, quantize, score, tokenizer,
+    },
     failure::Failure,
 };
 use clap::{Parser, Subcommand};
@@ -32,6 +34,8 @@ pub enum Command {
     Corpus(corpus::Command),
     #[command(subcommand)]
     Tokenizer(tokenizer::Command),
+    #[command(subcommand)]
+    Dataset(dataset::Command),
 }
 
 impl Command {
@@ -51,6 +55,7 @@ impl Command {
             Self::Man(args) => args.run(),
             Self::Corpus(command) => command.run(),
             Self::Tokenizer(command) => command.run(),
+            Self::Dataset(command) => command.run(),
         }
     }
 }

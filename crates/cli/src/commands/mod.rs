@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod completions;
 pub mod corpus;
+pub mod dataset;
 pub mod generate;
 pub mod inspect;
 pub mod loss;

@@ -1,0 +1,158 @@
+//! `blackletter dataset`
+
+use crate::{commands::tokenizer::use_threads, failure::Failure, output};
+use blackletter_dataset::{Inputs, Padding, Progress, RowStream, StreamConfig, TokenStore, build, show};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+
+/// Make token stores and look at the rows that training sees
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Build(Build),
+    Show(Show),
+}
+
+impl Command {
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Build(args) => args.run(),
+            Self::Show(args) => args.run(),
+        }
+    }
+}
+
+/// Turn a corpus into a token store
+///
+/// Writes Arrow IPC files of token ids with id, dataset and licence of every document, the tokenizer, and manifest.json: hashes
+/// of corpus and tokenizer, documents, bytes and tokens by dataset and licence. The corpus' held-out part stays apart. Lines of
+/// examples that cannot be used, and examples from held-out documents, are left out and counted by reason. The same inputs
+/// give the same files.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "EXAMPLE:\n  blackletter dataset build --corpus corpus/ --tokenizer tokenizer/ --sft examples.jsonl --out store/"
+)]
+pub struct Build {
+    /// The corpus, as `corpus build` makes it.
+    #[arg(long, value_name = "DIR")]
+    corpus: PathBuf,
+    /// The directory with tokenizer.json.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: PathBuf,
+    /// Supervised examples: JSON lines with `instruction`, `input` (if any) and `output`, or with `messages`; and `kind`,
+    /// `document`, `dataset` and `license`, if they have them.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    sft: Vec<PathBuf>,
+    /// Threads to use; all by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// The directory to write to: new, empty, or an earlier store, which is replaced.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Build {
+    fn run(self) -> Result<(), Failure> {
+        use_threads(self.threads)?;
+        let bar = bar()?;
+        let mut progress = |progress| {
+            let (what, done, all) = match progress {
+                Progress::Documents(done, all) => ("documents", done, all),
+                Progress::Examples(done, all) => ("examples", done, all),
+            };
+            bar.set_message(what);
+            bar.set_length(all);
+            bar.set_position(done);
+        };
+        let inputs = Inputs { corpus: self.corpus, tokenizer: self.tokenizer, sft: self.sft };
+        let manifest = build(&inputs, &self.out, &mut progress)?;
+        bar.finish_and_clear();
+        for input in &manifest.sft.inputs {
+            for (reason, lines) in &input.refused {
+                eprintln!("note: {lines} of {} lines of {} left out: {reason}", input.lines, input.name);
+            }
+        }
+        let unlicensed =
+            manifest.sft.origins.iter().filter(|o| o.license == blackletter_dataset::example::NO_LICENSE);
+        let unlicensed: u64 = unlicensed.map(|origin| origin.examples).sum();
+        if unlicensed > 0 {
+            eprintln!("note: {unlicensed} examples state no `license`; they are recorded as NOASSERTION");
+        }
+        let summary = serde_json::json!({
+            "store": self.out, "corpus": manifest.corpus.root, "tokenizer": manifest.tokenizer.blake3,
+            "vocabulary": manifest.tokenizer.vocabulary, "train": manifest.train.total,
+            "heldout": manifest.heldout.total, "examples": manifest.sft.examples,
+            "example_tokens": manifest.sft.tokens, "answer_tokens": manifest.sft.answer_tokens,
+        });
+        output::print(format!("{summary:#}\n"))
+    }
+}
+
+/// A bar over bytes, on a terminal.
+fn bar() -> Result<ProgressBar, Failure> {
+    let template = "{msg:<12} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
+    Ok(ProgressBar::new(0).with_style(ProgressStyle::with_template(template)?))
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HowPadded {
+    /// One segment a row, padding at random left and right.
+    Random,
+    /// Several segments a row.
+    Pack,
+}
+
+/// Show a row that training sees
+///
+/// Prints what the row is made of, with document, dataset and licence of every part, and its text with special tokens. Rows are
+/// the same as in a training run with the same settings.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "EXAMPLE:\n  blackletter dataset show store/ --row 17 --context 512 --padding pack")]
+pub struct Show {
+    /// The store.
+    #[arg(value_name = "DIR")]
+    store: PathBuf,
+    /// The row's number, from 0.
+    #[arg(long, value_name = "N")]
+    row: u64,
+    /// The epoch, from 0.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    epoch: u64,
+    /// Tokens of a row.
+    #[arg(long, value_name = "N", default_value_t = StreamConfig::default().context)]
+    context: usize,
+    /// How rows are filled.
+    #[arg(long, default_value = "pack")]
+    padding: HowPadded,
+    /// Another number gives other rows.
+    #[arg(long, value_name = "N", default_value_t = StreamConfig::default().seed)]
+    seed: u64,
+    /// Share of rows that hold supervised examples, from 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    sft_weight: f64,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Show {
+    fn run(self) -> Result<(), Failure> {
+        let store = TokenStore::open(&self.store)?;
+        let config = StreamConfig {
+            context: self.context,
+            padding: match self.padding {
+                HowPadded::Random => Padding::Random,
+                HowPadded::Pack => Padding::Pack,
+            },
+            seed: self.seed,
+            sft_weight: self.sft_weight,
+            ..StreamConfig::default()
+        };
+        let stream = RowStream::new(&store, &config)?;
+        let shown = show::show(&stream, self.epoch, self.row)?;
+        if self.json {
+            return output::print(format!("{:#}\n", serde_json::to_value(&shown)?));
+        }
+        output::print(shown.to_text())
+    }
+}
