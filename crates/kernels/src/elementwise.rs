@@ -16,7 +16,7 @@ dispatch! {
 }
 
 #[inline(always)]
-unsafe fn dot_kernel<S: Simd>(a: *const f32, b: *const f32, n: usize) -> f32 {
+pub(crate) unsafe fn dot_kernel<S: Simd>(a: *const f32, b: *const f32, n: usize) -> f32 {
     let mut acc = [S::splat(0.0); 4];
     let mut i = 0;
     while i + 4 * S::LANES <= n {

@@ -6,7 +6,7 @@
 
 use blackletter_model::{
     MixtralConfig,
-    decoder::{AdamW, Batch, Compute, Decoder, Device, LossOptions, adamw, take_profile},
+    decoder::{AdamW, Batch, Compute, Decoder, Device, LossOptions, adamw, sum_of_squares, take_profile},
 };
 use burn::tensor::Tensor;
 use std::{env, fs, time::Instant};
@@ -69,11 +69,7 @@ fn main() {
         let all: Vec<_> =
             decoder.parameters().iter().map(|p| p.tensor.grad_remove(&mut gradients).unwrap()).collect();
         drop(gradients);
-        let norm = all
-            .iter()
-            .map(|g| f64::from(g.clone().powf_scalar(2.0).sum().into_scalar::<f32>()))
-            .sum::<f64>()
-            .sqrt();
+        let norm = all.iter().map(sum_of_squares).sum::<f64>().sqrt();
         let rule = AdamW {
             rate: 3e-4,
             beta1: 0.9,

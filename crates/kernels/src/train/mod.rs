@@ -30,5 +30,5 @@ pub use head::{HeadLoss, HeadOptions, HeadScratch, head_loss};
 pub use norm::{rms_norm_backward, rms_norm_rows};
 pub use product::{Compute, Operand, Product, ProductScratch};
 pub use router::{Assignment, assign, router_backward, router_forward};
-pub use rows::{add_rows_of, gather_rows, sum_into};
+pub use rows::{add_rows_of, copy, fill, gather_rows, sum_into};
 pub use sums::{add_to, sum_of_squares};

@@ -170,6 +170,13 @@ pub(crate) struct Sums {
     pub(crate) operations: u64,
 }
 
+impl Packed {
+    /// Its tiles or panels.
+    pub(crate) fn strips(&self) -> &[Strip] {
+        &self.strips
+    }
+}
+
 impl ProductScratch {
     /// Floating-point operations of all products with these buffers, and forgets them.
     pub fn take_operations(&mut self) -> u64 {

@@ -1,14 +1,16 @@
 //! The router of a mixture of experts: probabilities, forward and backward, and who goes where.
 
 use super::{
-    norm::rms_norm_backward,
+    norm::{norm_back, norm_floats},
     product::Product,
     rows::{PART, sum_into},
+    stored::Stored,
 };
 use crate::{
-    elementwise::{add_scaled, dot, rms_norm},
+    elementwise::{dot, rms_norm},
     pool::SharedMut,
     router::select_largest,
+    simd::{Simd, dispatch},
     softmax,
 };
 
@@ -45,7 +47,7 @@ pub fn router_forward(
     });
 }
 
-/// The backward pass of [`router_forward`], from its `probabilities` and their gradient: adds to `dx`, `dnorm` and `dgate`.
+/// The backward pass of [`router_forward`], from its `probabilities` and their gradient: writes `dx`, `dnorm` and `dgate`.
 ///
 /// # Panics
 /// When lengths do not fit.
@@ -65,31 +67,76 @@ pub fn router_backward(
     let [dx, dnorm, dgate] = gradients;
     assert!(dx.len() == x.len() && dnorm.len() == hidden && dgate.len() == gate.len());
     assert!(probabilities.len() == tokens * experts && dprobabilities.len() == tokens * experts);
-    let mut dnormal = vec![0.0f32; x.len()];
-    let mut parts = vec![0.0f32; tokens.div_ceil(PART) * gate.len()];
-    let shared = (SharedMut::new(&mut dnormal), SharedMut::new(&mut parts));
-    run.pool.for_ranges(tokens.div_ceil(PART), 1, |_, range| {
-        let mut normal = vec![0.0f32; hidden];
+    let count = tokens.div_ceil(PART);
+    let (mut gates, mut norms) = (vec![0.0f32; count * gate.len()], vec![0.0f32; count * hidden]);
+    let shared = [SharedMut::new(&mut gates), SharedMut::new(&mut norms), SharedMut::new(dx)];
+    run.pool.for_ranges(count, 1, |_, range| {
+        let mut rows = vec![0.0f32; 2 * PART * hidden];
+        let (normal, dnormal) = rows.split_at_mut(PART * hidden);
         for part in range {
-            // SAFETY: each part has its own sums.
-            let dgate = unsafe { shared.1.slice(part * gate.len(), gate.len()) };
-            for t in part * PART..((part + 1) * PART).min(tokens) {
-                rms_norm(run.isa, &x[t * hidden..][..hidden], norm, epsilon, &mut normal);
-                let p = &probabilities[t * experts..][..experts];
-                let dp = &dprobabilities[t * experts..][..experts];
-                let mean: f32 = p.iter().zip(dp).map(|(a, b)| a * b).sum();
-                // SAFETY: each token has its own row.
-                let dnormal = unsafe { shared.0.slice(t * hidden, hidden) };
-                for e in 0..experts {
-                    let dlogit = p[e] * (dp[e] - mean);
-                    add_scaled(&gate[e * hidden..][..hidden], dlogit, dnormal);
-                    add_scaled(&normal, dlogit, &mut dgate[e * hidden..][..hidden]);
-                }
+            let own = part * PART..((part + 1) * PART).min(tokens);
+            let at = own.start * hidden..own.end * hidden;
+            let (x, normal, dnormal) = (&x[at.clone()], &mut normal[..at.len()], &mut dnormal[..at.len()]);
+            let some = own.start * experts..own.end * experts;
+            let (p, dp) = (&probabilities[some.clone()], &dprobabilities[some]);
+            let [dgate, dnorm, dx] = shared;
+            // SAFETY: each part has its own sums, and its tokens their own rows; `run.isa` is available on this CPU.
+            unsafe {
+                norm_floats(run.isa, x, norm, epsilon, normal);
+                gate_back(
+                    run.isa,
+                    gate,
+                    hidden,
+                    p,
+                    dp,
+                    normal,
+                    dnormal,
+                    dgate.slice(part * gate.len(), gate.len()),
+                );
+                let (dx, dnorm) = (dx.slice(at.start, at.len()), dnorm.slice(part * hidden, hidden));
+                norm_back(run.isa, x, norm, epsilon, dnormal, None, dx, dnorm);
             }
         }
     });
-    sum_into(&parts, dgate);
-    rms_norm_backward(run.pool, run.isa, x, norm, epsilon, &dnormal, dx, dnorm);
+    for (parts, total) in [(gates, dgate), (norms, dnorm)] {
+        total.fill(0.0);
+        sum_into(&parts, total);
+    }
+}
+
+dispatch! {
+    unsafe fn gate_back(gate: &[f32], hidden: usize, p: &[f32], dp: &[f32], normal: &[f32], dnormal: &mut [f32], dgate: &mut [f32]) = gate_back_kernel;
+}
+
+/// With `dlogit = p (dp − Σ p dp)` of each token: `dnormal = dlogit gate`, `dgate += dlogitᵀ normal`.
+#[inline(always)]
+unsafe fn gate_back_kernel<S: Simd>(
+    gate: &[f32],
+    hidden: usize,
+    p: &[f32],
+    dp: &[f32],
+    normal: &[f32],
+    dnormal: &mut [f32],
+    dgate: &mut [f32],
+) {
+    let experts = gate.len() / hidden;
+    for (t, (p, dp)) in p.chunks_exact(experts).zip(dp.chunks_exact(experts)).enumerate() {
+        let mean: f32 = p.iter().zip(dp).map(|(a, b)| a * b).sum();
+        let (normal, dnormal) = (normal.as_ptr().add(t * hidden), dnormal.as_mut_ptr().add(t * hidden));
+        let mut i = 0;
+        while i < hidden {
+            let left = hidden - i;
+            let (n, mut sum) = (f32::load::<S>(normal.add(i), left), S::splat(0.0));
+            for e in 0..experts {
+                let dlogit = S::splat(p[e] * (dp[e] - mean));
+                sum = S::fma(dlogit, f32::load::<S>(gate.as_ptr().add(e * hidden + i), left), sum);
+                let dgate = dgate.as_mut_ptr().add(e * hidden + i);
+                f32::store::<S>(dgate, S::fma(dlogit, n, f32::load::<S>(dgate, left)), left);
+            }
+            f32::store::<S>(dnormal.add(i), sum, left);
+            i += S::LANES;
+        }
+    }
 }
 
 /// The tokens of each expert, in order, with their weights.

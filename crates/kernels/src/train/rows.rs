@@ -5,6 +5,27 @@ use crate::{Pool, pool::SharedMut};
 /// Rows of tokens that make one part of a sum over all tokens.
 pub(crate) const PART: usize = 64;
 
+/// Copies with all threads.
+///
+/// # Panics
+/// When lengths differ.
+pub fn copy(pool: &Pool, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len());
+    let out = SharedMut::new(out);
+    pool.for_ranges(x.len(), 1 << 14, |_, range| {
+        // SAFETY: ranges are disjoint and inside.
+        unsafe { out.slice(range.start, range.len()).copy_from_slice(&x[range]) }
+    });
+}
+
+/// Sets all numbers with all threads.
+pub fn fill(pool: &Pool, out: &mut [f32], value: f32) {
+    let n = out.len();
+    let out = SharedMut::new(out);
+    // SAFETY: ranges are disjoint and inside.
+    pool.for_ranges(n, 1 << 14, |_, range| unsafe { out.slice(range.start, range.len()).fill(value) });
+}
+
 /// `out[i] = table[ids[i]]`; `table` is `[rows, width]`, `out` `[ids, width]`.
 ///
 /// # Panics

@@ -1,13 +1,24 @@
 //! Numbers as they are kept between passes: `f32`, or bf16 where products are computed from such.
 
-use super::product::Data;
-use crate::simd::Simd;
+use super::{
+    norm::{norm_floats, norm_halves},
+    product::{Data, Product},
+};
+use crate::{
+    Isa,
+    pool::SharedMut,
+    simd::{Simd, dispatch},
+};
 use half::bf16;
 
 /// A number in memory that is computed with as `f32`.
 pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
     /// How a product sees these numbers.
     fn data(values: &[Self]) -> Data<'_>;
+    /// `x` as such numbers: itself, or rounded into `buffer`.
+    fn view<'a>(run: &Product<'_>, x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self];
+    /// Normalised rows, of as many tokens as there are.
+    unsafe fn norm_rows(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [Self]);
     /// Loads `LANES` numbers, or the first `n` and zeros.
     unsafe fn load<S: Simd>(p: *const Self, n: usize) -> S::F;
     /// Stores `LANES` numbers, or the first `n`.
@@ -17,6 +28,14 @@ pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
 impl Stored for f32 {
     fn data(values: &[Self]) -> Data<'_> {
         Data::F32(values)
+    }
+
+    unsafe fn norm_rows(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [Self]) {
+        norm_floats(isa, x, weight, epsilon, out);
+    }
+
+    fn view<'a>(_: &Product<'_>, x: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
+        x
     }
 
     #[inline(always)]
@@ -33,6 +52,23 @@ impl Stored for f32 {
 impl Stored for bf16 {
     fn data(values: &[Self]) -> Data<'_> {
         Data::Bf16(values)
+    }
+
+    unsafe fn norm_rows(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [Self]) {
+        norm_halves(isa, x, weight, epsilon, out);
+    }
+
+    fn view<'a>(run: &Product<'_>, x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {
+        buffer.resize(x.len(), Self::ZERO);
+        let out = SharedMut::new(buffer);
+        run.pool.for_ranges(x.len(), 1 << 13, |_, range| {
+            // SAFETY: ranges are disjoint and inside both; `isa` is available on this CPU.
+            unsafe {
+                let out = out.slice(range.start, range.len()).as_mut_ptr();
+                round(run.isa, x[range.clone()].as_ptr(), range.len(), out);
+            }
+        });
+        buffer
     }
 
     #[inline(always)]
@@ -53,5 +89,18 @@ impl Stored for bf16 {
         let mut all = [bf16::ZERO; 16];
         S::store_bf16(all.as_mut_ptr().cast(), v);
         std::ptr::copy_nonoverlapping(all.as_ptr(), p, n);
+    }
+}
+
+dispatch! {
+    unsafe fn round(x: *const f32, n: usize, out: *mut bf16) = round_kernel;
+}
+
+#[inline(always)]
+unsafe fn round_kernel<S: Simd>(x: *const f32, n: usize, out: *mut bf16) {
+    let mut i = 0;
+    while i < n {
+        bf16::store::<S>(out.add(i), f32::load::<S>(x.add(i), n - i), n - i);
+        i += S::LANES;
     }
 }

@@ -7,14 +7,15 @@ use super::{
     blocks::{AttentionBlock, ExpertBlock, HeadBlock},
     ops::DecoderOps,
     profile::{Block, Direction, count, timed},
+    shelf::Shelf,
 };
 use blackletter_kernels::{
     Isa, Pool,
     train::{
         AttentionInputs, AttentionScratch, Compute, ExpertGradients, ExpertSaved, ExpertScratch,
         ExpertWeights, HeadScratch, Operand, Product, ProductScratch, add_rows_of, attention_backward,
-        attention_forward, experts_backward, experts_forward, gather_rows, head_loss, rms_norm_backward,
-        rms_norm_rows, rotate, router_backward, router_forward,
+        attention_forward, copy, experts_backward, experts_forward, fill, gather_rows, head_loss,
+        rms_norm_backward, rms_norm_rows, rotate, router_backward, router_forward,
     },
 };
 use burn::{
@@ -38,7 +39,7 @@ use std::{
     thread,
 };
 
-type Primitive = FloatTensor<Flex>;
+pub(super) type Primitive = FloatTensor<Flex>;
 type Tracked<C> = FloatTensor<Autodiff<Flex, C>>;
 
 /// How many threads were asked for; 0 is one per core.
@@ -58,6 +59,10 @@ pub(super) struct Cpu {
     attention: AttentionScratch,
     experts: ExpertScratch,
     head: HeadScratch,
+    pub(super) shelf: Shelf,
+    /// What backward passes have used up.
+    attended: Vec<Attended>,
+    projections: Vec<ExpertSaved>,
 }
 
 impl Cpu {
@@ -76,10 +81,20 @@ impl Cpu {
                 attention: AttentionScratch::default(),
                 experts: ExpertScratch::default(),
                 head: HeadScratch::default(),
+                shelf: Shelf::default(),
+                attended: Vec::new(),
+                projections: Vec::new(),
             })
         });
         // Buffers hold nothing between operations that a panic could have left half done.
         cpu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of `x` in memory of an earlier step.
+    fn copy(&mut self, x: &[f32]) -> Vec<f32> {
+        let mut out = self.shelf.take(x.len());
+        copy(&self.pool, x, &mut out);
+        out
     }
 }
 
@@ -166,11 +181,15 @@ impl<F: Fused<N>, const N: usize> Backward<Flex, N> for Step<F> {
         let saved = Arc::try_unwrap(saved).unwrap_or_else(|shared| F::Saved::clone(&shared));
         let backward = || self.0.backward(inputs.each_ref().map(numbers), saved, numbers(&dout));
         let gradients = measured::<N, F, _>(Direction::Backward, backward);
-        for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip(&inputs) {
+        Cpu::lock().shelf.give_tensor(dout);
+        for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip(inputs) {
             if let Some(node) = parent {
                 let gradient = Primitive::from_data(TensorData::new(gradient, input.shape()));
                 grads.register::<Flex>(node.id, gradient);
+            } else {
+                Cpu::lock().shelf.give(gradient);
             }
+            Cpu::lock().shelf.give_tensor(input);
         }
     }
 }
@@ -202,14 +221,17 @@ impl Fused<1> for Embed {
     const BLOCK: Block = Block::Embedding;
 
     fn forward(&self, [table]: [&[f32]; 1], [[_, hidden]]: [[usize; 2]; 1], _: bool) -> (TensorData, usize) {
-        let mut out = vec![0.0; self.ids.len() * hidden];
-        gather_rows(&Cpu::lock().pool, table, hidden, &self.ids, &mut out);
+        let cpu = &mut *Cpu::lock();
+        let mut out = cpu.shelf.take(self.ids.len() * hidden);
+        gather_rows(&cpu.pool, table, hidden, &self.ids, &mut out);
         (TensorData::new(out, [self.ids.len(), hidden]), hidden)
     }
 
     fn backward(&self, [table]: [&[f32]; 1], hidden: usize, dout: &[f32]) -> [Vec<f32>; 1] {
-        let mut dtable = vec![0.0; table.len()];
-        add_rows_of(&Cpu::lock().pool, dout, hidden, &self.ids, self.padding, &mut dtable);
+        let cpu = &mut *Cpu::lock();
+        let mut dtable = cpu.shelf.take(table.len());
+        fill(&cpu.pool, &mut dtable, 0.0);
+        add_rows_of(&cpu.pool, dout, hidden, &self.ids, self.padding, &mut dtable);
         [dtable]
     }
 }
@@ -224,16 +246,16 @@ impl Fused<2> for Norm {
     const BLOCK: Block = Block::Norm;
 
     fn forward(&self, [x, weight]: [&[f32]; 2], shapes: [[usize; 2]; 2], _: bool) -> (TensorData, ()) {
-        let mut out = vec![0.0; x.len()];
-        let cpu = Cpu::lock();
+        let cpu = &mut *Cpu::lock();
+        let mut out = cpu.shelf.take(x.len());
         rms_norm_rows(&cpu.pool, cpu.isa, x, weight, self.epsilon, &mut out);
         (TensorData::new(out, shapes[0]), ())
     }
 
     fn backward(&self, [x, weight]: [&[f32]; 2], (): (), dout: &[f32]) -> [Vec<f32>; 2] {
-        let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
-        let cpu = Cpu::lock();
-        rms_norm_backward(&cpu.pool, cpu.isa, x, weight, self.epsilon, dout, &mut dx, &mut dweight);
+        let cpu = &mut *Cpu::lock();
+        let [mut dx, mut dweight] = [x, weight].map(|input| cpu.shelf.take(input.len()));
+        rms_norm_backward(&cpu.pool, cpu.isa, x, weight, self.epsilon, dout, None, &mut dx, &mut dweight);
         [dx, dweight]
     }
 }
@@ -263,8 +285,8 @@ impl Fused<3> for Router {
     }
 
     fn backward(&self, [x, norm, gate]: [&[f32]; 3], saved: Vec<f32>, dout: &[f32]) -> [Vec<f32>; 3] {
-        let mut gradients = [x, norm, gate].map(|input| vec![0.0; input.len()]);
         let cpu = &mut *Cpu::lock();
+        let mut gradients = [x, norm, gate].map(|input| cpu.shelf.take(input.len()));
         let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: Compute::F32 };
         let parts = gradients.each_mut().map(Vec::as_mut_slice);
         router_backward(&on, x, norm, self.epsilon, gate, &saved, dout, parts);
@@ -273,7 +295,7 @@ impl Fused<3> for Router {
 }
 
 /// Rotated queries and keys, values, the mixed values and the logarithms of the sums of exponentials.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Attended {
     q: Vec<f32>,
     k: Vec<f32>,
@@ -284,25 +306,27 @@ struct Attended {
 
 impl AttentionBlock {
     fn attend(&self, cpu: &mut Cpu, [x, norm, wq, wk, wv]: [&[f32]; 5]) -> Attended {
+        let mut saved = cpu.attended.pop().unwrap_or_default();
         let hidden = norm.len();
         let tokens = x.len() / hidden;
         let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
-        let mut normal = vec![0.0; x.len()];
+        let mut normal = cpu.shelf.take(x.len());
         rms_norm_rows(on.pool, on.isa, x, norm, self.epsilon, &mut normal);
-        let [mut q, mut k, v] = [wq, wk, wv].map(|w| {
+        let Attended { q, k, v, mixed, lse } = &mut saved;
+        for (w, out) in [(wq, &mut *q), (wk, &mut *k), (wv, &mut *v)] {
             let rows = w.len() / hidden;
-            let mut out = vec![0.0; tokens * rows];
+            out.resize(tokens * rows, 0.0);
             let (x, w) = (Operand::rows(&normal, tokens, hidden), Operand::rows(w, rows, hidden));
-            on.write(x, w, &mut out, false, &mut cpu.products);
-            out
-        });
-        rotate(&on, &self.rope, &self.batch.positions, &mut q, false);
-        rotate(&on, &self.rope, &self.batch.positions, &mut k, false);
-        let (mut mixed, mut lse) = (vec![0.0; q.len()], vec![0.0; tokens * self.geometry.heads]);
-        let inputs = AttentionInputs { q: &q, k: &k, v: &v };
-        let scratch = &mut cpu.attention;
-        attention_forward(&on, self.geometry, self.layout(), inputs, &mut mixed, &mut lse, scratch);
-        Attended { q, k, v, mixed, lse }
+            on.write(x, w, out, false, &mut cpu.products);
+        }
+        cpu.shelf.give(normal);
+        rotate(&on, &self.rope, &self.batch.positions, q, false);
+        rotate(&on, &self.rope, &self.batch.positions, k, false);
+        mixed.resize(q.len(), 0.0);
+        lse.resize(tokens * self.geometry.heads, 0.0);
+        let inputs = AttentionInputs { q, k, v };
+        attention_forward(&on, self.geometry, self.layout(), inputs, mixed, lse, &mut cpu.attention);
+        saved
     }
 }
 
@@ -319,62 +343,64 @@ impl Fused<6> for AttentionBlock {
         let cpu = &mut *Cpu::lock();
         let attended = self.attend(cpu, [x, norm, wq, wk, wv]);
         let ([tokens, hidden], width) = (shapes[0], shapes[5][1]);
-        let mut out = x.to_vec();
+        let mut out = cpu.copy(x);
         let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
         let mixed = Operand::rows(&attended.mixed, tokens, width);
         on.write(mixed, Operand::rows(wo, hidden, width), &mut out, true, &mut cpu.products);
-        (TensorData::new(out, shapes[0]), (tracked && !self.recompute).then_some(attended))
+        let out = TensorData::new(out, shapes[0]);
+        if tracked && !self.recompute {
+            return (out, Some(attended));
+        }
+        cpu.attended.push(attended);
+        (out, None)
     }
 
-    fn backward(
-        &self,
-        [x, norm, wq, wk, wv, wo]: [&[f32]; 6],
-        saved: Option<Attended>,
-        dout: &[f32],
-    ) -> [Vec<f32>; 6] {
+    fn backward(&self, inputs: [&[f32]; 6], saved: Option<Attended>, dout: &[f32]) -> [Vec<f32>; 6] {
+        let [x, norm, wq, wk, wv, wo] = inputs;
         let cpu = &mut *Cpu::lock();
-        let Attended { q, k, v, mixed, lse } =
-            saved.unwrap_or_else(|| self.attend(cpu, [x, norm, wq, wk, wv]));
+        let saved = saved.unwrap_or_else(|| self.attend(cpu, [x, norm, wq, wk, wv]));
+        let Attended { q, k, v, mixed, lse } = &saved;
         let hidden = norm.len();
         let tokens = x.len() / hidden;
         let width = wo.len() / hidden;
+        let [mut dx, mut dnorm, mut dwq, mut dwk, mut dwv, mut dwo] =
+            inputs.map(|input| cpu.shelf.take(input.len()));
+        let [mut dmixed, mut dq, mut dk, mut dv] = [mixed, q, k, v].map(|x| cpu.shelf.take(x.len()));
+        let [mut normal, mut dnormal] = [x, x].map(|x| cpu.shelf.take(x.len()));
         let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
         let products = &mut cpu.products;
-        let (mut dwo, mut dmixed) = (vec![0.0; wo.len()], vec![0.0; mixed.len()]);
         let rows = Operand::rows(dout, tokens, hidden);
         on.write(rows, Operand::columns(wo, hidden, width), &mut dmixed, false, products);
         let columns = Operand::columns(dout, tokens, hidden);
-        on.write(columns, Operand::columns(&mixed, tokens, width), &mut dwo, false, products);
-        let [mut dq, mut dk, mut dv] = [&q, &k, &v].map(|x| vec![0.0; x.len()]);
-        let inputs = AttentionInputs { q: &q, k: &k, v: &v };
-        let gradients = [&mut dq[..], &mut dk[..], &mut dv[..]];
-        let scratch = &mut cpu.attention;
+        on.write(columns, Operand::columns(mixed, tokens, width), &mut dwo, false, products);
         attention_backward(
             &on,
             self.geometry,
             self.layout(),
-            inputs,
-            &mixed,
-            &lse,
+            AttentionInputs { q, k, v },
+            mixed,
+            lse,
             &dmixed,
-            gradients,
-            scratch,
+            [&mut dq[..], &mut dk[..], &mut dv[..]],
+            &mut cpu.attention,
         );
         rotate(&on, &self.rope, &self.batch.positions, &mut dq, true);
         rotate(&on, &self.rope, &self.batch.positions, &mut dk, true);
-        let (mut normal, mut dnormal) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         rms_norm_rows(on.pool, on.isa, x, norm, self.epsilon, &mut normal);
-        let [dwq, dwk, dwv] = [(&dq, wq), (&dk, wk), (&dv, wv)].map(|(d, w)| {
+        let parts = [(&dq, wq, &mut dwq), (&dk, wk, &mut dwk), (&dv, wv, &mut dwv)];
+        for (i, (d, w, dw)) in parts.into_iter().enumerate() {
             let outputs = w.len() / hidden;
-            let mut dw = vec![0.0; w.len()];
             let normal = Operand::columns(&normal, tokens, hidden);
-            on.write(Operand::columns(d, tokens, outputs), normal, &mut dw, false, products);
+            on.write(Operand::columns(d, tokens, outputs), normal, dw, false, products);
             let (d, w) = (Operand::rows(d, tokens, outputs), Operand::columns(w, outputs, hidden));
-            on.write(d, w, &mut dnormal, true, products);
-            dw
-        });
-        let (mut dx, mut dnorm) = (dout.to_vec(), vec![0.0; hidden]);
-        rms_norm_backward(on.pool, on.isa, x, norm, self.epsilon, &dnormal, &mut dx, &mut dnorm);
+            on.write(d, w, &mut dnormal, i > 0, products);
+        }
+        let (pool, isa) = (on.pool, on.isa);
+        rms_norm_backward(pool, isa, x, norm, self.epsilon, &dnormal, Some(dout), &mut dx, &mut dnorm);
+        for vector in [dmixed, dq, dk, dv, normal, dnormal] {
+            cpu.shelf.give(vector);
+        }
+        cpu.attended.push(saved);
         [dx, dnorm, dwq, dwk, dwv, dwo]
     }
 }
@@ -384,9 +410,13 @@ impl ExpertBlock {
         ExpertWeights { norm, epsilon: self.epsilon, w1, w2, w3, experts: self.experts }
     }
 
+    /// Adds the experts' results to `out`.
     fn mix(&self, cpu: &mut Cpu, x: &[f32], weights: &ExpertWeights<'_>, out: &mut [f32]) -> ExpertSaved {
         let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
-        experts_forward(&on, x, &self.assignment, weights, out, &mut cpu.products, &mut cpu.experts)
+        let mut saved = cpu.projections.pop().unwrap_or_default();
+        let (products, scratch) = (&mut cpu.products, &mut cpu.experts);
+        experts_forward(&on, x, &self.assignment, weights, out, &mut saved, products, scratch);
+        saved
     }
 }
 
@@ -400,24 +430,34 @@ impl Fused<6> for ExpertBlock {
         shapes: [[usize; 2]; 6],
         tracked: bool,
     ) -> (TensorData, Option<ExpertSaved>) {
-        let mut out = x.to_vec();
-        let saved = self.mix(&mut Cpu::lock(), x, &self.weights([norm, w1, w2, w3]), &mut out);
-        (TensorData::new(out, shapes[0]), (tracked && !self.recompute).then_some(saved))
+        let cpu = &mut *Cpu::lock();
+        let mut out = cpu.copy(x);
+        let saved = self.mix(cpu, x, &self.weights([norm, w1, w2, w3]), &mut out);
+        let out = TensorData::new(out, shapes[0]);
+        if tracked && !self.recompute {
+            return (out, Some(saved));
+        }
+        cpu.projections.push(saved);
+        (out, None)
     }
 
     fn backward(&self, inputs: [&[f32]; 6], saved: Option<ExpertSaved>, dout: &[f32]) -> [Vec<f32>; 6] {
         let cpu = &mut *Cpu::lock();
-        let [x, probabilities, norm, w1, w2, w3] = inputs;
+        let [x, _, norm, w1, w2, w3] = inputs;
         let weights = self.weights([norm, w1, w2, w3]);
-        let saved = saved.unwrap_or_else(|| self.mix(cpu, x, &weights, &mut vec![0.0; x.len()]));
-        let [mut dprobabilities, mut dnorm, mut dw1, mut dw2, mut dw3] =
-            [probabilities, norm, w1, w2, w3].map(|input| vec![0.0; input.len()]);
-        let mut dx = dout.to_vec();
+        let saved = saved.unwrap_or_else(|| {
+            let mut out = cpu.shelf.take(x.len());
+            let saved = self.mix(cpu, x, &weights, &mut out);
+            cpu.shelf.give(out);
+            saved
+        });
+        let [mut dx, mut dprobabilities, mut dnorm, mut dw1, mut dw2, mut dw3] =
+            inputs.map(|input| cpu.shelf.take(input.len()));
         let mut gradients = ExpertGradients { norm: &mut dnorm, w1: &mut dw1, w2: &mut dw2, w3: &mut dw3 };
         experts_backward(
             &Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute },
             x,
-            probabilities,
+            inputs[1],
             &self.assignment,
             &weights,
             &saved,
@@ -428,6 +468,7 @@ impl Fused<6> for ExpertBlock {
             &mut cpu.products,
             &mut cpu.experts,
         );
+        cpu.projections.push(saved);
         [dx, dprobabilities, dnorm, dw1, dw2, dw3]
     }
 }
@@ -443,8 +484,11 @@ impl Fused<2> for HeadBlock {
         [[_, hidden], _]: [[usize; 2]; 2],
         tracked: bool,
     ) -> (TensorData, Self::Saved) {
-        let mut saved = tracked.then(|| [vec![0.0; x.len()], vec![0.0; weight.len()]]);
         let cpu = &mut *Cpu::lock();
+        let mut saved = tracked.then(|| [x, weight].map(|input| cpu.shelf.take(input.len())));
+        for gradient in saved.iter_mut().flatten() {
+            fill(&cpu.pool, gradient, 0.0);
+        }
         let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
         let gradients = saved.as_mut().map(|saved| saved.each_mut().map(Vec::as_mut_slice));
         let (products, scratch) = (&mut cpu.products, &mut cpu.head);

@@ -19,6 +19,7 @@ mod optimizer;
 mod plain;
 mod profile;
 mod report;
+mod shelf;
 mod weights;
 
 pub use batch::{Batch, BatchError, IGNORED};

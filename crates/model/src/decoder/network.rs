@@ -3,6 +3,7 @@
 use super::{
     batch::{Batch, IGNORED},
     blocks::{AttentionBlock, ExpertBlock, HeadBlock},
+    cpu::Cpu,
     ops::DecoderOps,
     plain,
 };
@@ -166,6 +167,9 @@ impl Decoder {
         };
         let (experts, top_k) = (config.num_local_experts, config.num_experts_per_tok);
         let fused = self.bodies == Bodies::Fused;
+        if fused {
+            Cpu::lock().shelf.begin(batch.tokens());
+        }
         let padding = config.pad_token_id;
         let mut x: Tensor<2> = if fused {
             let ids = Arc::clone(&batch.ids);

@@ -31,17 +31,18 @@ pub fn adamw(
             square.clone().try_into_primitive::<Flex>(),
         )
     {
-        drop((parameter, mean, square));
+        drop((parameter, gradient, mean, square));
         let g = g.to_contiguous();
         let [mut p, mut m, mut v] = [p, m, v].map(|t| if t.is_contiguous() { t } else { t.to_contiguous() });
         debug_assert_eq!(p.shape(), g.shape());
         {
-            let cpu = Cpu::lock();
+            let cpu = &mut *Cpu::lock();
             let gradient = g.as_slice::<f32>().unwrap_or_default();
             let (p, m, v) = (p.storage_mut::<f32>(), m.storage_mut::<f32>(), v.storage_mut::<f32>());
             timed(Block::Optimiser, Direction::Forward, || {
                 adamw_step(&cpu.pool, cpu.isa, options, gradient, p, m, v);
             });
+            cpu.shelf.give_tensor(g);
         }
         return [p, m, v].map(Tensor::from_primitive::<Flex>);
     }
