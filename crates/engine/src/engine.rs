@@ -15,7 +15,7 @@ use std::{borrow::Cow, fmt, io, num::NonZero, path::Path, thread};
 pub enum WeightDtype {
     /// As stored, widened exactly; f32 inputs and sums.
     F32,
-    /// Rounded to bfloat16; prompts multiply pairs of bf16 where the CPU can.
+    /// Rounded to bfloat16; pairs of bf16 values are multiplied where the CPU can.
     Bf16,
     /// 8-bit blocks of 32.
     Q8,

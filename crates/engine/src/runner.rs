@@ -81,16 +81,16 @@ impl<'e> Runner<'e> {
     /// Buffers for an engine; they grow with use.
     pub fn new(engine: &'e Engine) -> Self {
         let c = &engine.config;
-        let quantised = engine.weights.any_quantised();
+        let (quantised, arithmetic) = (engine.weights.any_quantised(), engine.arithmetic);
         let step = StepBuffers {
             x: Vec::new(),
             q: Vec::new(),
             k: Vec::new(),
             v: Vec::new(),
             positions: Vec::new(),
-            hidden: GemvInput::new(1, c.hidden_size, quantised),
-            attended: GemvInput::new(1, c.num_attention_heads * c.head_dim, quantised),
-            inner: GemvInput::new(c.num_experts_per_tok, c.intermediate_size, quantised),
+            hidden: GemvInput::new(1, c.hidden_size, quantised, arithmetic),
+            attended: GemvInput::new(1, c.num_attention_heads * c.head_dim, quantised, arithmetic),
+            inner: GemvInput::new(c.num_experts_per_tok, c.intermediate_size, quantised, arithmetic),
         };
         Self {
             engine,

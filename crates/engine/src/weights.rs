@@ -7,6 +7,7 @@ use blackletter_model::{
     names::{self, Layer, QUANTS, SCALES},
 };
 use memmap2::MmapMut;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 /// One weight matrix: inside the checkpoint's memory map, or converted at load.
 pub(crate) struct Weight {
@@ -19,7 +20,8 @@ pub(crate) struct Weight {
 
 enum Bytes {
     Stored(StoredTensor),
-    Own(MmapMut),
+    /// A part of the memory that all converted weights share.
+    Converted(Arc<MmapMut>, Range<usize>),
     Empty,
 }
 
@@ -27,7 +29,7 @@ impl Bytes {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Stored(tensor) => tensor.data(),
-            Self::Own(map) => map,
+            Self::Converted(memory, range) => &memory[range.clone()],
             Self::Empty => &[],
         }
     }
@@ -78,7 +80,8 @@ impl Weights {
         isa: Isa,
     ) -> Result<Self, EngineError> {
         let config = &checkpoint.config;
-        let loader = Loader { checkpoint, dtype, pool, isa };
+        let mut loader = Loader { checkpoint, dtype, converted: BTreeMap::new() };
+        loader.convert(pool, isa)?;
         let layers = (0..config.num_hidden_layers)
             .map(|i| {
                 let layer = Layer(i);
@@ -199,8 +202,8 @@ impl Weights {
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     dtype: Option<WeightDtype>,
-    pool: &'a Pool,
-    isa: Isa,
+    /// By name, until they are taken.
+    converted: BTreeMap<String, Weight>,
 }
 
 impl Loader<'_> {
@@ -219,10 +222,65 @@ impl Loader<'_> {
         Ok(Weight { format, rows, cols, data: Bytes::Stored(tensor), scales: Bytes::Empty })
     }
 
+    /// Converts the matrices that are stored in another form than the one asked for, into one piece of memory.
+    fn convert(&mut self, pool: &Pool, isa: Isa) -> Result<(), EngineError> {
+        let Some(dtype) = self.dtype.filter(|&dtype| dtype != WeightDtype::F32) else { return Ok(()) };
+        let format = dtype.format();
+        let mut names: Vec<(String, String)> = names::expected(&self.checkpoint.config)
+            .into_iter()
+            .filter(|t| t.quantisable)
+            .map(|t| (t.name.clone(), t.name))
+            .collect();
+        if self.checkpoint.config.tie_word_embeddings && !self.is_quantised(names::HEAD) {
+            names.push((names::HEAD.into(), names::EMBEDDING.into()));
+        }
+        let mut sources = Vec::new();
+        let mut len = 0;
+        for (name, source) in names {
+            if self.is_quantised(&name) {
+                continue;
+            }
+            let stored = self.stored(&source)?;
+            if stored.format == format {
+                continue;
+            }
+            let (data, scales) = format.byte_lengths(stored.rows, stored.cols);
+            let data = len..len + data;
+            let scales = data.end.next_multiple_of(LINE)..data.end.next_multiple_of(LINE) + scales;
+            len = scales.end.next_multiple_of(LINE);
+            sources.push((name, stored, data, scales));
+        }
+        let mut memory = memory(len)?;
+        for (_, stored, data, scales) in &sources {
+            let (head, tail) = memory[data.start..scales.end].split_at_mut(scales.start - data.start);
+            let (data, source) = (&mut head[..data.len()], stored.matrix()?);
+            if format.is_quantised() {
+                quant::quantise_into(pool, isa, &source, format, data, tail);
+            } else {
+                blackletter_kernels::to_bf16(pool, &source, data);
+            }
+            if let Bytes::Stored(tensor) = &stored.data {
+                tensor.release();
+            }
+        }
+        let memory = Arc::new(memory);
+        for (name, Weight { rows, cols, .. }, data, scales) in sources {
+            let part = |range: Range<usize>| Bytes::Converted(Arc::clone(&memory), range);
+            let scales = if scales.is_empty() { Bytes::Empty } else { part(scales) };
+            self.converted.insert(name, Weight { format, rows, cols, data: part(data), scales });
+        }
+        Ok(())
+    }
+
+    /// Whether the checkpoint holds this matrix in blocks.
+    fn is_quantised(&self, name: &str) -> bool {
+        self.checkpoint.tensor(&format!("{name}{QUANTS}")).is_some()
+    }
+
     /// The matrix in the dtype that was asked for.
-    fn matrix(&self, name: &str) -> Result<Weight, EngineError> {
+    fn matrix(&mut self, name: &str) -> Result<Weight, EngineError> {
         let Some(quants) = self.checkpoint.tensor(&format!("{name}{QUANTS}")) else {
-            return self.convert(self.stored(name)?);
+            return self.converted.remove(name).map_or_else(|| self.stored(name), Ok);
         };
         let format = if quants.shape().last() == Some(&512) { Format::Q8 } else { Format::Q4 };
         let asked = self.dtype.map(WeightDtype::format);
@@ -238,54 +296,24 @@ impl Loader<'_> {
         Ok(Weight { format, rows: shape[0], cols: shape[1], data, scales })
     }
 
-    fn head(&self) -> Result<Option<Weight>, EngineError> {
-        let quantised = self.checkpoint.tensor(&format!("{}{QUANTS}", names::HEAD)).is_some();
-        if !self.checkpoint.config.tie_word_embeddings || quantised {
-            return self.matrix(names::HEAD).map(Some);
-        }
-        // A tied head is the embedding itself, unless products need another form of it.
-        let embedding = self.stored(names::EMBEDDING)?;
-        match self.dtype {
-            None | Some(WeightDtype::F32) => Ok(None),
-            Some(WeightDtype::Bf16) if embedding.format == Format::Bf16 => Ok(None),
-            _ => self.convert(embedding).map(Some),
-        }
-    }
-
-    fn convert(&self, weight: Weight) -> Result<Weight, EngineError> {
-        let target = match self.dtype {
-            None | Some(WeightDtype::F32) => return Ok(weight),
-            Some(dtype) => dtype.format(),
-        };
-        if weight.format == target {
-            return Ok(weight);
-        }
-        let source = weight.matrix()?;
-        let (data_len, scales_len) = target.byte_lengths(weight.rows, weight.cols);
-        let mut data = memory(data_len)?;
-        let mut scales = memory(scales_len)?;
-        if target.is_quantised() {
-            quant::quantise_into(self.pool, self.isa, &source, target, &mut data, &mut scales);
-        } else {
-            blackletter_kernels::to_bf16(self.pool, &source, &mut data);
-        }
-        if let Bytes::Stored(tensor) = &weight.data {
-            tensor.release();
-        }
-        let scales = if scales_len == 0 { Bytes::Empty } else { Bytes::Own(scales) };
-        Ok(Weight { format: target, rows: weight.rows, cols: weight.cols, data: Bytes::Own(data), scales })
+    /// The head; none when it is the embedding as stored.
+    fn head(&mut self) -> Result<Option<Weight>, EngineError> {
+        let tied = self.checkpoint.config.tie_word_embeddings && !self.is_quantised(names::HEAD);
+        if tied { Ok(self.converted.remove(names::HEAD)) } else { self.matrix(names::HEAD).map(Some) }
     }
 }
 
-/// Zeroed memory, in huge pages where the system gives them: fewer address translations while weights stream by.
+/// Where a converted matrix begins: on a cache line.
+const LINE: usize = 64;
+
+/// Zeroed memory, in huge pages where the system gives them: fewer address translations while weights stream by. Each matrix
+/// in a piece of its own, the smaller ones would get none.
 fn memory(len: usize) -> Result<MmapMut, EngineError> {
-    let map = MmapMut::map_anon(len.max(1)).map_err(EngineError::Memory)?;
+    let memory = MmapMut::map_anon(len.max(1)).map_err(EngineError::Memory)?;
     // Only advice; ordinary pages work too.
     #[cfg(target_os = "linux")]
-    let _ = map.advise(memmap2::Advice::HugePage);
-    let mut map = map;
-    let _ = &mut map;
-    Ok(map)
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    Ok(memory)
 }
 
 fn float_format(tensor: &StoredTensor) -> Format {

@@ -54,7 +54,7 @@ fn main() {
             Matrix::new(format, rows, cols, &data[i * d..(i + 1) * d], &scales[i * s..(i + 1) * s]).unwrap()
         };
         for batch in [1, 3] {
-            let mut input = GemvInput::new(batch, cols, true);
+            let mut input = GemvInput::new(batch, cols, true, Arithmetic::Bf16);
             input.rows_mut().fill(0.5);
             input.finish(isa);
             let mut y = vec![0.0; rows * batch];

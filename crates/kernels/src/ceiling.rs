@@ -7,6 +7,9 @@ use crate::{
     pool::Pool,
     simd::{Simd, dispatch},
 };
+#[cfg(target_os = "linux")]
+use memmap2::Advice;
+use memmap2::MmapMut;
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
@@ -15,21 +18,24 @@ use std::{
 /// Bytes that are read per measurement: far more than any cache.
 const READ_BYTES: usize = 1 << 30;
 
-/// Best rate of reading memory with all threads, in bytes per second; of `runs` passes over 1 GiB.
+/// Best rate of reading memory with all threads, in bytes per second; of `runs` passes over 1 GiB. 0 without that much memory.
 pub fn read_bandwidth(pool: &Pool, isa: Isa, runs: usize) -> f64 {
-    let mut memory = Buffer::zeros(READ_BYTES / 4);
+    // Huge pages, as for converted weights: a ceiling with more address translations than the work would be none.
+    let Ok(mut memory) = MmapMut::map_anon(READ_BYTES) else { return 0.0 };
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(Advice::HugePage);
     // Touched, so that it is memory and not one shared page of zeros.
-    for (i, x) in memory.iter_mut().enumerate().step_by(1024) {
-        *x = i as f32;
+    for byte in memory.iter_mut().step_by(4096) {
+        *byte = 1;
     }
     let mut best = 0.0f64;
     let sink = AtomicU64::new(0);
     for _ in 0..runs.max(1) {
         let start = Instant::now();
-        pool.for_ranges(memory.len() / 16, 4096, |_, range| {
-            let part = &memory[range.start * 16..range.end * 16];
-            // SAFETY: the pointer covers the part, a multiple of 16 floats; `isa` is available on this CPU.
-            let sum = unsafe { sum_all(isa, part.as_ptr(), part.len()) };
+        pool.for_ranges(memory.len() / 64, 4096, |_, range| {
+            let part = &memory[range.start * 64..range.end * 64];
+            // SAFETY: the pointer covers the part, a multiple of 16 floats; any bytes are floats; `isa` is available on this CPU.
+            let sum = unsafe { sum_all(isa, part.as_ptr().cast(), part.len() / 4) };
             sink.fetch_add(u64::from(sum.to_bits()), Ordering::Relaxed);
         });
         best = best.max(READ_BYTES as f64 / start.elapsed().as_secs_f64());

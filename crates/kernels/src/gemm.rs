@@ -27,6 +27,13 @@ pub enum Arithmetic {
     Bf16,
 }
 
+impl Arithmetic {
+    /// Whether bf16 weights are multiplied in pairs: with the CPU's instruction, or by its scalar twin.
+    pub(crate) fn pairs(self, isa: Isa) -> bool {
+        self == Self::Bf16 && (isa.has_bf16_dot() || isa == Isa::Scalar)
+    }
+}
+
 /// Inputs (or pairs of inputs) that are packed at a time: the block of weights stays in the first-level cache.
 const KC: usize = 256;
 
@@ -180,9 +187,7 @@ fn product(
         });
         return;
     }
-    let pairs = arithmetic == Arithmetic::Bf16
-        && a.format() == Format::Bf16
-        && (isa.has_bf16_dot() || isa == Isa::Scalar);
+    let pairs = a.format() == Format::Bf16 && arithmetic.pairs(isa);
     let full = full_tile(isa);
     let steps = if pairs { a.cols().div_ceil(2) } else { a.cols() };
     pack_inputs(pool, x, tokens, a.cols(), full, pairs, &mut scratch.x);
@@ -308,7 +313,7 @@ unsafe fn panel_pairs(isa: Isa, task: &PanelTask<'_>) {
 }
 
 /// Format number of bf16 pairs, beside 0 = f32, 1 = f16, 2 = bf16.
-const PAIRS: u8 = 3;
+pub(crate) const PAIRS: u8 = 3;
 
 #[inline(always)]
 unsafe fn panel<S: Simd, M: Multiply<S>, const FORMAT: u8>(task: &PanelTask<'_>) {

@@ -4,9 +4,10 @@
 //! walks along the row, so it does not depend on how many rows or inputs go side by side.
 
 use crate::{
-    Isa, Routing,
+    Arithmetic, Isa, Routing,
     buffer::Buffer,
     elementwise::silu_mul,
+    gemm::{Floats, Multiply, PAIRS, Pairs},
     matrix::{Format, Matrix},
     pool::{Pool, SharedMut},
     quant::{BLOCK, GROUP, Quantised, dot_group},
@@ -19,8 +20,9 @@ const WIDE: usize = 4;
 /// Accumulators of one sum.
 const CHAINS: usize = 4;
 
-/// How far ahead of the weights in use to ask for more, in bytes: prefetchers stop at the end of a 4 KiB page.
-const AHEAD: usize = 4096;
+/// How far ahead of the weights in use to ask for more, in bytes: prefetchers stop at the end of a 4 KiB page, and the more
+/// operations lie between two lines of weights, the fewer lines a core reaches by itself.
+const AHEAD: usize = 8192;
 
 type Outputs = [[f32; GROUP]; WIDE];
 
@@ -28,18 +30,21 @@ type Outputs = [[f32; GROUP]; WIDE];
 pub struct GemvInput {
     cols: usize,
     rows: usize,
+    arithmetic: Arithmetic,
     floats: Buffer,
-    /// The floats with each `2 × LANES` of them sorted into even and odd places, as bf16 weights are widened.
+    /// What bf16 weights are multiplied with: with [`Arithmetic::Bf16`] the floats rounded to bf16, two in a place; else the
+    /// floats with each `2 × LANES` of them sorted into even and odd places, as those weights are widened.
     pairs: Buffer,
     quantised: Option<Quantised>,
 }
 
 impl GemvInput {
-    /// Room for `rows` rows; `quantise` keeps an 8-bit copy for quantised weights.
-    pub fn new(rows: usize, cols: usize, quantise: bool) -> Self {
+    /// Room for `rows` rows; `quantise` keeps an 8-bit copy for quantised weights, `arithmetic` is that of bf16 weights.
+    pub fn new(rows: usize, cols: usize, quantise: bool, arithmetic: Arithmetic) -> Self {
         let mut input = Self {
             cols,
             rows: 0,
+            arithmetic,
             floats: Buffer::default(),
             pairs: Buffer::default(),
             quantised: quantise.then(Quantised::default),
@@ -73,16 +78,11 @@ impl GemvInput {
 
     /// Makes the other forms of the rows that were written.
     pub fn finish(&mut self, isa: Isa) {
-        let lanes = lanes(isa);
         for row in 0..self.rows {
             let at = row * self.cols..(row + 1) * self.cols;
-            let pairs = self.pairs[at.clone()].chunks_exact_mut(2 * lanes);
-            for (out, x) in pairs.zip(self.floats[at].chunks_exact(2 * lanes)) {
-                let (even, odd) = out.split_at_mut(lanes);
-                for ((x, even), odd) in x.as_chunks::<2>().0.iter().zip(even).zip(odd) {
-                    (*even, *odd) = (x[0], x[1]);
-                }
-            }
+            let (x, out) = (&self.floats[at.clone()], &mut self.pairs[at]);
+            // SAFETY: `isa` is available on this CPU.
+            unsafe { if self.arithmetic.pairs(isa) { round_row(isa, x, out) } else { sort_row(isa, x, out) } }
         }
         if let Some(quantised) = &mut self.quantised {
             for row in 0..self.rows {
@@ -92,11 +92,40 @@ impl GemvInput {
     }
 }
 
-/// Lanes of an instruction set's vectors.
-fn lanes(isa: Isa) -> usize {
-    match isa {
-        Isa::Scalar | Isa::Avx2 => 8,
-        Isa::Avx512 => 16,
+dispatch! {
+    unsafe fn sort_row(x: &[f32], out: &mut [f32]) = sort_row_kernel;
+}
+
+/// Even places, then odd ones, of each `2 × LANES` floats.
+#[inline(always)]
+unsafe fn sort_row_kernel<S: Simd>(x: &[f32], out: &mut [f32]) {
+    for (out, x) in out.chunks_exact_mut(2 * S::LANES).zip(x.chunks_exact(2 * S::LANES)) {
+        let (even, odd) = out.split_at_mut(S::LANES);
+        for ((x, even), odd) in x.as_chunks::<2>().0.iter().zip(even).zip(odd) {
+            (*even, *odd) = (x[0], x[1]);
+        }
+    }
+}
+
+dispatch! {
+    unsafe fn round_row(x: &[f32], out: &mut [f32]) = round_row_kernel;
+}
+
+/// Rounds to bf16, ties to even: two numbers in the place of one, the first in its low half, and a zero behind an odd last.
+#[inline(always)]
+unsafe fn round_row_kernel<S: Simd>(x: &[f32], out: &mut [f32]) {
+    let bf16 = |x: f32| {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        (if x.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
+    };
+    let halves = out.as_mut_ptr().cast::<[u16; 2]>();
+    let (whole, rest) = x.as_chunks::<2>();
+    for (i, pair) in whole.iter().enumerate() {
+        *halves.add(i) = [bf16(pair[0]), bf16(pair[1])];
+    }
+    if let [last] = rest {
+        *halves.add(whole.len()) = [bf16(*last), 0];
     }
 }
 
@@ -118,11 +147,17 @@ fn dot_rows(isa: Isa, w: &Matrix<'_>, group: usize, input: &GemvInput, rows: &[u
                     *pointer = input.floats[row * input.cols..(row + 1) * input.cols].as_ptr();
                     *pair = input.pairs[row * input.cols..(row + 1) * input.cols].as_ptr();
                 }
-                let inputs = [inputs, pairs];
                 match w.format() {
                     Format::F32 => float_group::<0>(isa, data, count, w.cols(), &inputs, rows.len(), out),
                     Format::F16 => float_group::<1>(isa, data, count, w.cols(), &inputs, rows.len(), out),
-                    _ => float_group::<2>(isa, data, count, w.cols(), &inputs, rows.len(), out),
+                    _ if input.arithmetic.pairs(isa) => {
+                        pair_group(isa, data, count, w.cols(), &pairs, rows.len(), out);
+                    }
+                    // Whole vectors are widened by places, what is left over is not.
+                    _ => {
+                        let inputs = [inputs, pairs];
+                        widened_group(isa, data, count, w.cols(), &inputs, rows.len(), out);
+                    }
                 }
             }
             Format::Q8 | Format::Q4 => {
@@ -192,9 +227,21 @@ unsafe fn quantised_group_kernel<S: Simd, const EIGHT: bool>(
     }
 }
 
+/// Expands to a function's call with the number of inputs known to the compiler.
+macro_rules! wide {
+    ($rows:expr, $name:ident::<$($g:ty),* $(; $format:ident)?>($($arg:expr),*)) => {
+        match $rows {
+            1 => $name::<$($g,)* $($format,)? 1>($($arg),*),
+            2 => $name::<$($g,)* $($format,)? 2>($($arg),*),
+            3 => $name::<$($g,)* $($format,)? 3>($($arg),*),
+            _ => $name::<$($g,)* $($format,)? 4>($($arg),*),
+        }
+    };
+}
+
 dispatch! {
     unsafe fn float_group[const FORMAT: u8](
-        data: *const u8, count: usize, cols: usize, inputs: &[[*const f32; WIDE]; 2], rows: usize, out: &mut Outputs
+        data: *const u8, count: usize, cols: usize, inputs: &[*const f32; WIDE], rows: usize, out: &mut Outputs
     ) = float_group_kernel;
 }
 
@@ -203,76 +250,78 @@ unsafe fn float_group_kernel<S: Simd, const FORMAT: u8>(
     data: *const u8,
     count: usize,
     cols: usize,
-    inputs: &[[*const f32; WIDE]; 2],
+    inputs: &[*const f32; WIDE],
     rows: usize,
     out: &mut Outputs,
 ) {
-    match rows {
-        1 => float_rows::<S, FORMAT, 1>(data, count, cols, inputs, out),
-        2 => float_rows::<S, FORMAT, 2>(data, count, cols, inputs, out),
-        3 => float_rows::<S, FORMAT, 3>(data, count, cols, inputs, out),
-        _ => float_rows::<S, FORMAT, 4>(data, count, cols, inputs, out),
-    }
+    wide!(rows, dot_floats::<S, Floats; FORMAT>(data, count, cols, inputs, out));
 }
 
-#[inline(always)]
-unsafe fn load_format<S: Simd, const FORMAT: u8>(p: *const u8) -> S::F {
-    match FORMAT {
-        0 => S::load(p.cast()),
-        1 => S::load_f16(p),
-        _ => S::load_bf16(p),
+/// [`float_group`] of bf16 weights and inputs rounded to bf16.
+unsafe fn pair_group(
+    isa: Isa,
+    data: *const u8,
+    count: usize,
+    cols: usize,
+    inputs: &[*const f32; WIDE],
+    rows: usize,
+    out: &mut Outputs,
+) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
+    unsafe fn avx512(
+        data: *const u8,
+        count: usize,
+        cols: usize,
+        inputs: &[*const f32; WIDE],
+        rows: usize,
+        out: &mut Outputs,
+    ) {
+        wide!(rows, dot_floats::<crate::simd::Avx512, Pairs; PAIRS>(data, count, cols, inputs, out));
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512(data, count, cols, inputs, rows, out),
+        _ => wide!(rows, dot_floats::<crate::simd::Scalar, Pairs; PAIRS>(data, count, cols, inputs, out)),
     }
 }
 
 /// Row after row, so that memory is read as one stream: what prefetchers do best.
 #[inline(always)]
-unsafe fn float_rows<S: Simd, const FORMAT: u8, const T: usize>(
+unsafe fn dot_floats<S: Simd, M: Multiply<S>, const FORMAT: u8, const T: usize>(
     data: *const u8,
     count: usize,
     cols: usize,
-    inputs: &[[*const f32; WIDE]; 2],
+    inputs: &[*const f32; WIDE],
     out: &mut Outputs,
 ) {
     let size = if FORMAT == 0 { 4 } else { 2 };
-    let [inputs, pairs] = inputs;
+    // Weights for each place of the inputs, and in a vector.
+    let share = if FORMAT == PAIRS { 2 } else { 1 };
+    let step = share * S::LANES;
     let mut sums = [[S::splat(0.0); GROUP]; T];
     for row in 0..count {
         let data = data.add(row * cols * size);
         // Four chains of additions hide the latency of one; which chain an input belongs to is fixed by its place.
         let mut acc = [[S::splat(0.0); CHAINS]; T];
         let mut k = 0;
-        if FORMAT == 2 {
-            while k + CHAINS * S::LANES <= cols {
-                for c in (0..CHAINS).step_by(2) {
-                    let at = k + c * S::LANES;
-                    let w = S::load_bf16_pairs(data.add(at * size));
-                    for t in 0..T {
-                        let x = pairs[t].add(at);
-                        acc[t][c] = S::fma(w[0], S::load(x), acc[t][c]);
-                        acc[t][c + 1] = S::fma(w[1], S::load(x.add(S::LANES)), acc[t][c + 1]);
-                    }
+        while k + CHAINS * step <= cols {
+            for c in 0..CHAINS {
+                let at = k + c * step;
+                S::prefetch(data.wrapping_add(at * size + AHEAD));
+                let w = load_format::<S, FORMAT>(data.add(at * size));
+                for t in 0..T {
+                    acc[t][c] = M::add(acc[t][c], S::load(inputs[t].add(at / share)), w);
                 }
-                k += CHAINS * S::LANES;
             }
-        } else {
-            while k + CHAINS * S::LANES <= cols {
-                for c in 0..CHAINS {
-                    let at = k + c * S::LANES;
-                    S::prefetch(data.wrapping_add(at * size + AHEAD));
-                    let w = load_format::<S, FORMAT>(data.add(at * size));
-                    for t in 0..T {
-                        acc[t][c] = S::fma(w, S::load(inputs[t].add(at)), acc[t][c]);
-                    }
-                }
-                k += CHAINS * S::LANES;
-            }
+            k += CHAINS * step;
         }
-        while k + S::LANES <= cols {
+        while k + step <= cols {
             let w = load_format::<S, FORMAT>(data.add(k * size));
             for t in 0..T {
-                acc[t][0] = S::fma(w, S::load(inputs[t].add(k)), acc[t][0]);
+                acc[t][0] = M::add(acc[t][0], S::load(inputs[t].add(k / share)), w);
             }
-            k += S::LANES;
+            k += step;
         }
         if k < cols {
             let left = cols - k;
@@ -280,6 +329,76 @@ unsafe fn float_rows<S: Simd, const FORMAT: u8, const T: usize>(
             let mut tail = [0u8; 64];
             std::ptr::copy_nonoverlapping(data.add(k * size), tail.as_mut_ptr(), left * size);
             let w = load_format::<S, FORMAT>(tail.as_ptr());
+            for t in 0..T {
+                let x = S::load_partial(inputs[t].add(k / share), left.div_ceil(share));
+                acc[t][1] = M::add(acc[t][1], x, w);
+            }
+        }
+        for t in 0..T {
+            let [a, b, c, d] = acc[t];
+            sums[t][row] = S::add(S::add(a, b), S::add(c, d));
+        }
+    }
+    sum_lanes::<S, T>(&sums, out);
+}
+
+dispatch! {
+    unsafe fn widened_group(
+        data: *const u8, count: usize, cols: usize, inputs: &[[*const f32; WIDE]; 2], rows: usize, out: &mut Outputs
+    ) = widened_group_kernel;
+}
+
+#[inline(always)]
+unsafe fn widened_group_kernel<S: Simd>(
+    data: *const u8,
+    count: usize,
+    cols: usize,
+    inputs: &[[*const f32; WIDE]; 2],
+    rows: usize,
+    out: &mut Outputs,
+) {
+    wide!(rows, dot_widened::<S>(data, count, cols, inputs, out));
+}
+
+/// [`dot_floats`] of bf16 weights that are widened, those at even and those at odd places apart: one operation each.
+#[inline(always)]
+unsafe fn dot_widened<S: Simd, const T: usize>(
+    data: *const u8,
+    count: usize,
+    cols: usize,
+    [inputs, pairs]: &[[*const f32; WIDE]; 2],
+    out: &mut Outputs,
+) {
+    let mut sums = [[S::splat(0.0); GROUP]; T];
+    for row in 0..count {
+        let data = data.add(row * cols * 2);
+        let mut acc = [[S::splat(0.0); CHAINS]; T];
+        let mut k = 0;
+        while k + CHAINS * S::LANES <= cols {
+            for c in (0..CHAINS).step_by(2) {
+                let at = k + c * S::LANES;
+                S::prefetch(data.wrapping_add(at * 2 + AHEAD));
+                let w = S::load_bf16_pairs(data.add(at * 2));
+                for t in 0..T {
+                    let x = pairs[t].add(at);
+                    acc[t][c] = S::fma(w[0], S::load(x), acc[t][c]);
+                    acc[t][c + 1] = S::fma(w[1], S::load(x.add(S::LANES)), acc[t][c + 1]);
+                }
+            }
+            k += CHAINS * S::LANES;
+        }
+        while k + S::LANES <= cols {
+            let w = S::load_bf16(data.add(k * 2));
+            for t in 0..T {
+                acc[t][0] = S::fma(w, S::load(inputs[t].add(k)), acc[t][0]);
+            }
+            k += S::LANES;
+        }
+        if k < cols {
+            let left = cols - k;
+            let mut tail = [0u8; 64];
+            std::ptr::copy_nonoverlapping(data.add(k * 2), tail.as_mut_ptr(), left * 2);
+            let w = S::load_bf16(tail.as_ptr());
             for t in 0..T {
                 acc[t][1] = S::fma(w, S::load_partial(inputs[t].add(k), left), acc[t][1]);
             }
@@ -289,8 +408,22 @@ unsafe fn float_rows<S: Simd, const FORMAT: u8, const T: usize>(
             sums[t][row] = S::add(S::add(a, b), S::add(c, d));
         }
     }
-    // All rows' lanes are summed together: transposed, a lane is a row. One row at a time, these sums cost
-    // short rows a quarter of their speed.
+    sum_lanes::<S, T>(&sums, out);
+}
+
+#[inline(always)]
+unsafe fn load_format<S: Simd, const FORMAT: u8>(p: *const u8) -> S::F {
+    match FORMAT {
+        0 | PAIRS => S::load(p.cast()),
+        1 => S::load_f16(p),
+        _ => S::load_bf16(p),
+    }
+}
+
+/// Sums the lanes of each row's vector. All rows go together: transposed, a lane is a row. One row at a time, these sums cost
+/// short rows a quarter of their speed.
+#[inline(always)]
+unsafe fn sum_lanes<S: Simd, const T: usize>(sums: &[[S::F; GROUP]; T], out: &mut Outputs) {
     for t in 0..T {
         for first in (0..GROUP).step_by(S::LANES) {
             let mut block = [S::splat(0.0); 16];

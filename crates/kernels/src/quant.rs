@@ -21,6 +21,9 @@ use crate::{
 };
 use half::f16;
 
+/// How far ahead of the weights in use to ask for more, in bytes.
+const AHEAD: usize = 4096;
+
 /// Inputs that share a scale.
 pub const BLOCK: usize = 32;
 /// Output rows that are interleaved.
@@ -270,6 +273,7 @@ pub(crate) unsafe fn dot_group<S: Simd, const T: usize, const EIGHT: bool>(
             }
             if EIGHT {
                 for g in 0..8 {
+                    S::prefetch(w.wrapping_add(64 * g + AHEAD));
                     let w = S::load_i(w.add(64 * g));
                     for t in 0..T {
                         let x = inputs[t].add(b * BLOCK + 4 * g).cast::<i32>().read_unaligned();
@@ -278,6 +282,7 @@ pub(crate) unsafe fn dot_group<S: Simd, const T: usize, const EIGHT: bool>(
                 }
             } else {
                 for g in 0..4 {
+                    S::prefetch(w.wrapping_add(64 * g + AHEAD));
                     let w = S::load_i(w.add(64 * g));
                     let (low, high) = (S::low_nibbles(w), S::high_nibbles(w));
                     for t in 0..T {

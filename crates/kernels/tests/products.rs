@@ -92,9 +92,9 @@ fn run_gemm(isa: Isa, pool: &Pool, arithmetic: Arithmetic, w: &Stored, x: &[f32]
     y
 }
 
-fn run_gemv(isa: Isa, pool: &Pool, w: &Stored, x: &[f32]) -> Vec<f32> {
+fn run_gemv(isa: Isa, pool: &Pool, arithmetic: Arithmetic, w: &Stored, x: &[f32]) -> Vec<f32> {
     let rows = x.len() / w.cols;
-    let mut input = GemvInput::new(rows, w.cols, true);
+    let mut input = GemvInput::new(rows, w.cols, true, arithmetic);
     input.rows_mut().copy_from_slice(x);
     input.finish(isa);
     let mut y = vec![0.0; rows * w.rows];
@@ -118,7 +118,7 @@ proptest! {
         for isa in Isa::available() {
             for (found, tolerance) in [
                 (run_gemm(isa, &pool, arithmetic, &w, &x), tolerance(format, arithmetic)),
-                (run_gemv(isa, &pool, &w, &x), tolerance(format, Arithmetic::F32)),
+                (run_gemv(isa, &pool, arithmetic, &w, &x), tolerance(format, arithmetic)),
             ] {
                 for i in 0..expected.len() {
                     let off = (f64::from(found[i]) - expected[i]).abs() / magnitude[i].max(1e-9);
@@ -143,8 +143,8 @@ proptest! {
             let mut parts = run_gemm(isa, &three, arithmetic, &w, &x[..cut * cols]);
             parts.extend(run_gemm(isa, &three, arithmetic, &w, &x[cut * cols..]));
             prop_assert!(whole.iter().zip(&parts).all(|(a, b)| a.to_bits() == b.to_bits()), "gemm {isa}");
-            let whole = run_gemv(isa, &three, &w, &x);
-            let alone: Vec<f32> = x.chunks_exact(cols).flat_map(|x| run_gemv(isa, &one, &w, x)).collect();
+            let whole = run_gemv(isa, &three, arithmetic, &w, &x);
+            let alone: Vec<f32> = x.chunks_exact(cols).flat_map(|x| run_gemv(isa, &one, arithmetic, &w, x)).collect();
             prop_assert!(whole.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "gemv {isa}");
         }
     }
@@ -155,9 +155,9 @@ proptest! {
         let w = Stored::new(if eight { Format::Q8 } else { Format::Q4 }, rows, cols, seed);
         let x = numbers(seed ^ 1, cols);
         let pool = Pool::new(1);
-        let expected = run_gemv(Isa::Scalar, &pool, &w, &x);
+        let expected = run_gemv(Isa::Scalar, &pool, Arithmetic::F32, &w, &x);
         for isa in Isa::available() {
-            for (a, b) in expected.iter().zip(run_gemv(isa, &pool, &w, &x)) {
+            for (a, b) in expected.iter().zip(run_gemv(isa, &pool, Arithmetic::F32, &w, &x)) {
                 prop_assert!((a - b).abs() <= 1e-6 * (1.0 + a.abs()) * cols as f32, "{isa}: {a} {b}");
             }
         }
@@ -199,12 +199,12 @@ fn experts_of_both_families_agree_with_f64() {
             let pool = Pool::new(2);
             let mut routing = Routing::default();
             route(isa, &x, &gate, hidden, 2, &mut routing);
-            let mut input = GemvInput::new(tokens, hidden, true);
+            let mut input = GemvInput::new(tokens, hidden, true, Arithmetic::F32);
             input.rows_mut().copy_from_slice(&x);
             input.finish(isa);
             let mut h = vec![0.0; routing.rows().len() * intermediate];
             gemv_swiglu(&pool, isa, |e| (w1[e].matrix(), w3[e].matrix()), &routing, &input, &mut h);
-            let mut second = GemvInput::new(routing.rows().len(), intermediate, true);
+            let mut second = GemvInput::new(routing.rows().len(), intermediate, true, Arithmetic::F32);
             second.rows_mut().copy_from_slice(&h);
             second.finish(isa);
             let mut y = vec![0.0; tokens * hidden];
