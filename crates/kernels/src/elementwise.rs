@@ -137,21 +137,13 @@ impl RopeTable {
         cos.iter().copied().zip(sin.iter().copied())
     }
 
-    /// Rotates every head of `x` back from `position`: the inverse, and the transpose, of [`rope`].
+    /// Cosines and sines of the pairs at `position`.
     ///
     /// # Panics
     /// When the position is beyond the table.
-    pub(crate) fn rotate_back(&self, position: usize, x: &mut [f32]) {
-        let half = self.half;
-        let (cos, sin) = self.table[position * 2 * half..(position + 1) * 2 * half].split_at(half);
-        for head in x.chunks_exact_mut(2 * half) {
-            let (a, b) = head.split_at_mut(half);
-            for i in 0..half {
-                let (x, y) = (a[i], b[i]);
-                a[i] = x * cos[i] + y * sin[i];
-                b[i] = y * cos[i] - x * sin[i];
-            }
-        }
+    #[inline(always)]
+    pub(crate) fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        self.table[position * 2 * self.half..(position + 1) * 2 * self.half].split_at(self.half)
     }
 }
 

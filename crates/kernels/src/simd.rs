@@ -703,8 +703,31 @@ mod x86 {
 
 /// Compiles a generic kernel for each instruction set and writes the function that picks one by [`Isa`](crate::Isa).
 ///
-/// `fn name[const M: usize](args…) -> R = kernel;` expects `unsafe fn kernel<S: Simd, const M: usize>(args…) -> R`.
+/// `fn name[const M: usize](args…) -> R = kernel;` expects `unsafe fn kernel<S: Simd, const M: usize>(args…) -> R`;
+/// `fn name<T: Bound>(args…) -> R = kernel;` expects `unsafe fn kernel<S: Simd, T: Bound>(args…) -> R`.
 macro_rules! dispatch {
+    ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident <$t:ident : $bound:path> ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:ident;) => {
+        $(#[$doc])*
+        $vis unsafe fn $name<$t: $bound>(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn avx2<$t: $bound>($($arg: $ty),*) $(-> $ret)? {
+                $kernel::<$crate::simd::Avx2, $t>($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+            unsafe fn avx512<$t: $bound>($($arg: $ty),*) $(-> $ret)? {
+                $kernel::<$crate::simd::Avx512, $t>($($arg),*)
+            }
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                $crate::Isa::Avx512 => avx512::<$t>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                $crate::Isa::Avx2 => avx2::<$t>($($arg),*),
+                _ => $kernel::<$crate::simd::Scalar, $t>($($arg),*),
+            }
+        }
+    };
     ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident $([$(const $g:ident : $gt:ty),*])? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:ident;) => {
         $(#[$doc])*
         $vis unsafe fn $name $(<$(const $g: $gt),*>)? (isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {

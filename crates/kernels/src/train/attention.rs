@@ -3,14 +3,19 @@
 //! The unit of work is a row of the batch and a key head: its keys and values are packed once and used by all query
 //! heads of the group, block of queries by block. A block keeps the scores of its queries with the keys in reach,
 //! `[queries of a block, window]`, never those of all pairs; the backward pass makes them anew from the logarithm of the
-//! sum of exponentials that the forward pass saved.
+//! sum of exponentials that the forward pass saved. Queries and keys are rotated to their positions as they are loaded,
+//! and their gradients back as they are stored.
 
-use super::product::Product;
+use super::{
+    arithmetic::{Compute, Kernel, launch},
+    packing::{Pack, pack_floats, pack_narrowed, pack_strip},
+    product::{Operand, Product, Strip},
+    stored::Stored,
+};
 use crate::{
     Isa, RopeTable,
     buffer::Buffer,
-    elementwise::rope,
-    gemm::{Floats, any_tile, tile_shape, tiles},
+    gemm::{Multiply, any_tile, tile_shape},
     pool::SharedMut,
     simd::{Simd, dispatch},
 };
@@ -42,19 +47,21 @@ pub struct Layout<'a> {
     pub segments: &'a [u32],
 }
 
-/// Rotated queries `[tokens, heads, head_dim]`, rotated keys and values `[tokens, kv_heads, head_dim]`.
+/// Queries `[tokens, heads, head_dim]`, keys and values `[tokens, kv_heads, head_dim]`.
 #[derive(Clone, Copy)]
-pub struct AttentionInputs<'a> {
+pub struct AttentionInputs<'a, T = f32> {
     /// Queries.
-    pub q: &'a [f32],
+    pub q: &'a [T],
     /// Keys.
-    pub k: &'a [f32],
+    pub k: &'a [T],
     /// Values.
-    pub v: &'a [f32],
+    pub v: &'a [T],
+    /// Rotates queries and keys to their positions; `None` where they are rotated already.
+    pub rope: Option<&'a RopeTable>,
 }
 
 impl AttentionGeometry {
-    fn check(&self, layout: &Layout<'_>, inputs: &AttentionInputs<'_>) -> usize {
+    fn check<T>(&self, layout: &Layout<'_>, inputs: &AttentionInputs<'_, T>) -> usize {
         let tokens = layout.positions.len();
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         assert!(layout.segments.len() == tokens && layout.len > 0 && tokens.is_multiple_of(layout.len));
@@ -65,32 +72,6 @@ impl AttentionGeometry {
     }
 }
 
-/// Rotates every head of every token to its position, or back with `inverse` (what the gradient needs).
-///
-/// `x` is `[tokens, heads, head_dim]`.
-///
-/// # Panics
-/// When a position is beyond the table, or lengths do not fit.
-pub fn rotate(run: &Product<'_>, table: &RopeTable, positions: &[u32], x: &mut [f32], inverse: bool) {
-    if positions.is_empty() {
-        return;
-    }
-    assert!(x.len().is_multiple_of(positions.len()));
-    let width = x.len() / positions.len();
-    let x = SharedMut::new(x);
-    run.pool.for_ranges(positions.len(), 64, |_, range| {
-        for t in range {
-            // SAFETY: each token has its own row.
-            let row = unsafe { x.slice(t * width, width) };
-            if inverse {
-                table.rotate_back(positions[t] as usize, row);
-            } else {
-                rope(table, positions[t] as usize, row);
-            }
-        }
-    });
-}
-
 /// Buffers that attention reuses, one set a thread.
 #[derive(Default)]
 pub struct AttentionScratch {
@@ -99,52 +80,66 @@ pub struct AttentionScratch {
 
 #[derive(Default)]
 struct Own {
-    /// Keys as panels `[panel, head_dim, width]`, and as rows `[len, wide]`.
-    key_panels: Buffer,
+    /// `[len, head_dim]`
     key_rows: Buffer,
-    value_panels: Buffer,
     value_rows: Buffer,
+    /// Packed with keys as lanes, `[panel, head_dim, width]`, and with numbers of the head as lanes, `[panel, len, width]`.
+    key_panels: Buffer,
+    value_panels: Buffer,
+    key_columns: Buffer,
+    value_columns: Buffer,
     /// Sums of the gradients of keys and values, `[len, wide]`.
     dk: Buffer,
     dv: Buffer,
     /// Weights of a block, and their gradients, `[BLOCK, span]`.
     weights: Buffer,
     slopes: Buffer,
-    /// A packed left side.
+    /// A packed tile.
     packed: Buffer,
-    /// Queries, and gradients of outputs, of a block, `[BLOCK, wide]`.
+    /// Queries, and gradients of outputs, of a block, `[BLOCK, head_dim]`, and packed like `key_columns`.
     queries: Buffer,
     douts: Buffer,
+    query_columns: Buffer,
+    dout_columns: Buffer,
+    /// `[BLOCK, wide]`
     out: Buffer,
     mean: Vec<f32>,
 }
 
 /// What the tasks of one call share.
 #[derive(Clone, Copy)]
-struct Task<'a> {
+struct Task<'a, T> {
     isa: Isa,
+    compute: Compute,
     shape: AttentionGeometry,
     layout: Layout<'a>,
-    inputs: AttentionInputs<'a>,
-    /// Tokens of a tile, and outputs of a panel.
-    full: usize,
+    inputs: AttentionInputs<'a, T>,
+    /// Outputs of a panel, and rows of a tile.
     width: usize,
+    full: usize,
     /// `head_dim` rounded up to panels, and `len`.
     wide: usize,
     padded: usize,
 }
 
-impl<'a> Task<'a> {
+/// Rotations of some tokens.
+#[derive(Clone, Copy)]
+struct Angles<'a> {
+    table: &'a RopeTable,
+    positions: &'a [u32],
+}
+
+impl<'a, T: Stored> Task<'a, T> {
     fn new(
         run: &Product<'_>,
         shape: AttentionGeometry,
         layout: Layout<'a>,
-        inputs: AttentionInputs<'a>,
+        inputs: AttentionInputs<'a, T>,
     ) -> Self {
         let (full, width) = tile_shape(run.isa);
         let wide = shape.head_dim.next_multiple_of(width);
         let padded = layout.len.next_multiple_of(width);
-        Self { isa: run.isa, shape, layout, inputs, full, width, wide, padded }
+        Self { isa: run.isa, compute: run.compute, shape, layout, inputs, width, full, wide, padded }
     }
 
     fn window(&self) -> usize {
@@ -166,143 +161,163 @@ impl<'a> Task<'a> {
         self.layout.segments[token] == 0
     }
 
-    /// `rows[count][wide]` from `x[token][offset..offset + head_dim]`, times `scale`.
-    fn copy_rows(
+    /// Steps of a packing of `n` numbers.
+    fn steps(&self, n: usize) -> usize {
+        match self.compute {
+            Compute::F32 => n,
+            Compute::Bf16 => n.div_ceil(2),
+        }
+    }
+
+    fn angles(&self, token: usize, count: usize) -> Option<Angles<'a>> {
+        let positions = &self.layout.positions[token..token + count];
+        self.inputs.rope.map(|table| Angles { table, positions })
+    }
+
+    /// `out[count][head_dim]` from `x[token][offset..offset + head_dim]`, rotated, times `scale`.
+    fn load(
         &self,
-        x: &[f32],
-        stride: usize,
-        offset: usize,
-        token: usize,
-        count: usize,
+        x: &[T],
+        (stride, offset): (usize, usize),
+        (token, count): (usize, usize),
+        angles: Option<Angles<'_>>,
         scale: f32,
         out: &mut [f32],
     ) {
         let dim = self.shape.head_dim;
-        for (t, out) in out.chunks_exact_mut(self.wide).take(count).enumerate() {
-            let row = &x[(token + t) * stride + offset..][..dim];
-            for (out, x) in out.iter_mut().zip(row) {
-                *out = scale * x;
-            }
-            out[dim..].fill(0.0);
+        assert!(x.len() >= (token + count) * stride && offset + dim <= stride && out.len() >= count * dim);
+        // SAFETY: as asserted; `isa` is available on this CPU.
+        unsafe {
+            let x = x.as_ptr().add(token * stride + offset);
+            load_rows(self.isa, x, stride, count, dim, angles, scale, out.as_mut_ptr());
         }
     }
 
-    /// Packs rows `[len, wide]` as panels `[panel, head_dim, width]`.
+    /// The inverse of [`Task::load`], from rows of `wide`.
+    ///
+    /// # Safety
+    /// No other thread touches those numbers of `out`.
+    unsafe fn store(
+        &self,
+        rows: &[f32],
+        out: SharedMut<T>,
+        (stride, offset): (usize, usize),
+        (token, count): (usize, usize),
+        angles: Option<Angles<'_>>,
+        scale: f32,
+    ) {
+        let dim = self.shape.head_dim;
+        assert!(rows.len() >= count * self.wide && offset + dim <= stride);
+        let out = out.slice(token * stride + offset, (count - 1) * stride + dim).as_mut_ptr();
+        store_rows(self.isa, rows.as_ptr(), self.wide, count, dim, angles, scale, out, stride);
+    }
+
+    /// Packs rows `[len, head_dim]` as panels with rows as lanes.
     fn panels(&self, rows: &[f32], out: &mut [f32]) {
-        let (dim, width) = (self.shape.head_dim, self.width);
-        for (panel, out) in out.chunks_exact_mut(dim * width).take(self.padded / width).enumerate() {
-            for lane in 0..width {
-                let token = panel * width + lane;
-                for i in 0..dim {
-                    out[i * width + lane] =
-                        if token < self.layout.len { rows[token * self.wide + i] } else { 0.0 };
+        let (dim, len) = (self.shape.head_dim, self.layout.len);
+        self.pack(Operand::within(rows, dim, true, len, dim), rows, self.steps(dim), out);
+    }
+
+    /// Packs `count` rows of `head_dim` as panels with the numbers of the head as lanes, each with a place for `places` rows.
+    fn columns(&self, rows: &[f32], count: usize, places: usize, out: &mut [f32]) {
+        let dim = self.shape.head_dim;
+        self.pack(Operand::within(rows, dim, false, dim, count), rows, self.steps(places), out);
+    }
+
+    fn pack(&self, operand: Operand<'_>, data: &[f32], steps: usize, out: &mut [f32]) {
+        for first in (0..operand.outer).step_by(self.width) {
+            let strip = Strip { piece: 0, first, rows: (operand.outer - first).min(self.width) };
+            let out = &mut out[first * steps..(first + self.width) * steps];
+            let used = self.steps(operand.inner) * self.width;
+            out[used..].fill(0.0);
+            // SAFETY: the packing takes `used` numbers; `isa` is available on this CPU.
+            unsafe {
+                match self.compute {
+                    Compute::F32 => {
+                        pack_floats(self.isa, &operand, data, &strip, self.width, out.as_mut_ptr());
+                    }
+                    Compute::Bf16 => {
+                        pack_narrowed(self.isa, &operand, data, &strip, self.width, out.as_mut_ptr());
+                    }
                 }
             }
         }
     }
 
-    /// `out[count][span] = rows · panels` over `head_dim`, where `rows` is `[count, wide]`.
+    /// `out[i][0..panels × width] (+)= Σₖ left(i, k) · right[panel][k]`; `right` has a place for `steps` steps in each panel.
+    fn multiply(
+        &self,
+        (left, data): (Operand<'_>, &[f32]),
+        (right, steps): (&[f32], usize),
+        panels: usize,
+        packed: &mut [f32],
+        (out, stride): (&mut [f32], usize),
+        add: bool,
+    ) {
+        let own = self.steps(left.inner);
+        assert!(right.len() >= ((panels - 1) * steps + own) * self.width && panels * self.width <= stride);
+        assert!(packed.len() >= (self.full + 1) * own);
+        assert!(out.len() >= left.outer.next_multiple_of(2) * stride);
+        let small = Small {
+            left,
+            data,
+            right: right.as_ptr(),
+            place: steps * self.width,
+            panels,
+            full: self.full,
+            packed: packed.as_mut_ptr(),
+            out: out.as_mut_ptr(),
+            stride,
+            add,
+        };
+        // SAFETY: as asserted; `isa` is available on this CPU.
+        unsafe { launch(self.isa, self.compute, &small) }
+    }
+
+    /// `out[count][span] = rows · panels` over `head_dim`, where `rows` is `[count, head_dim]`.
     fn scores(
         &self,
         rows: &[f32],
         count: usize,
         panels: &[f32],
-        low: usize,
-        span: usize,
+        (low, span): (usize, usize),
         packed: &mut [f32],
         out: &mut [f32],
     ) {
-        let (dim, width) = (self.shape.head_dim, self.width);
-        for (first, real, tile) in tiles(count, self.full) {
-            pack(&rows[first * self.wide..], self.wide, real, tile, dim, packed);
-            for panel in 0..span / width {
-                let from = (low / width + panel) * dim * width;
-                assert!(panels.len() >= from + dim * width && out.len() >= (first + tile) * span);
-                // SAFETY: as asserted; `packed` holds a tile of `head_dim` steps.
-                unsafe {
-                    tile_product(
-                        self.isa,
-                        tile,
-                        dim,
-                        packed.as_ptr(),
-                        panels.as_ptr().add(from),
-                        width,
-                        out.as_mut_ptr().add(first * span + panel * width),
-                        span,
-                        true,
-                    );
-                }
-            }
-        }
+        let dim = self.shape.head_dim;
+        let steps = self.steps(dim);
+        let left = (Operand::within(rows, dim, true, count, dim), rows);
+        self.multiply(left, (&panels[low * steps..], steps), span / self.width, packed, (out, span), false);
     }
 
-    /// `out[count][wide] = weights · rows` over the span, where `weights` is `[count, span]` and `rows` `[len, wide]`.
+    /// `out[count][wide] = weights · columns` over the span, where `weights` is `[count, span]`.
     fn mix(
         &self,
         weights: &[f32],
         count: usize,
-        span: usize,
-        rows: &[f32],
-        low: usize,
+        columns: &[f32],
+        (low, span): (usize, usize),
         packed: &mut [f32],
         out: &mut [f32],
     ) {
-        assert!(rows.len() >= (low + span) * self.wide);
-        for (first, real, tile) in tiles(count, self.full) {
-            pack(&weights[first * span..], span, real, tile, span, packed);
-            assert!(out.len() >= (first + tile) * self.wide);
-            for c in (0..self.wide).step_by(self.width) {
-                // SAFETY: as asserted; `packed` holds a tile of `span` steps.
-                unsafe {
-                    tile_product(
-                        self.isa,
-                        tile,
-                        span,
-                        packed.as_ptr(),
-                        rows.as_ptr().add(low * self.wide + c),
-                        self.wide,
-                        out.as_mut_ptr().add(first * self.wide + c),
-                        self.wide,
-                        true,
-                    );
-                }
-            }
-        }
+        let right = (&columns[self.steps(low) * self.width..], self.steps(self.padded));
+        let left = (Operand::within(weights, span, true, count, span), weights);
+        self.multiply(left, right, self.wide / self.width, packed, (out, self.wide), false);
     }
 
-    /// `sums[low..low + span][wide] += weightsᵀ · rows`, where `weights` is `[count, span]` and `rows` `[count, wide]`.
+    /// `sums[low..low + span][wide] += weightsᵀ · columns` over the queries, where `weights` is `[count, span]`.
     fn spread(
         &self,
         weights: &[f32],
         count: usize,
-        span: usize,
-        rows: &[f32],
-        low: usize,
+        columns: &[f32],
+        (low, span): (usize, usize),
         packed: &mut [f32],
         sums: &mut [f32],
     ) {
-        assert!(rows.len() >= count * self.wide && sums.len() >= (low + span) * self.wide);
-        for (first, _, tile) in tiles(span, self.full) {
-            for q in 0..count {
-                packed[q * tile..(q + 1) * tile].copy_from_slice(&weights[q * span + first..][..tile]);
-            }
-            for c in (0..self.wide).step_by(self.width) {
-                // SAFETY: as asserted; a span is even, so no tile is wider than what is left of it.
-                unsafe {
-                    tile_product(
-                        self.isa,
-                        tile,
-                        count,
-                        packed.as_ptr(),
-                        rows.as_ptr().add(c),
-                        self.wide,
-                        sums.as_mut_ptr().add((low + first) * self.wide + c),
-                        self.wide,
-                        false,
-                    );
-                }
-            }
-        }
+        let left = (Operand::within(weights, span, false, span, count), weights);
+        let out = (&mut sums[low * self.wide..], self.wide);
+        self.multiply(left, (columns, self.steps(BLOCK)), self.wide / self.width, packed, out, true);
     }
 
     /// Makes weights of the scores of query `q` of row `row`: those that it does not see become 0. With `lse` they are made
@@ -324,36 +339,117 @@ impl<'a> Task<'a> {
     }
 }
 
-/// Packs `real` rows as `[step, tile]`; the padding row of an odd tile is 0.
-fn pack(rows: &[f32], stride: usize, real: usize, tile: usize, steps: usize, packed: &mut [f32]) {
-    for t in 0..tile {
-        if t < real {
-            let row = &rows[t * stride..][..steps];
-            for (out, x) in packed[t..].iter_mut().step_by(tile).zip(row) {
-                *out = *x;
+/// A product of a block.
+struct Small<'a> {
+    left: Operand<'a>,
+    data: &'a [f32],
+    right: *const f32,
+    place: usize,
+    panels: usize,
+    full: usize,
+    packed: *mut f32,
+    out: *mut f32,
+    stride: usize,
+    add: bool,
+}
+
+impl Kernel for Small<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, M: Multiply<S>, P: Pack<S, From = f32>>(&self) {
+        let (rows, width) = (self.left.outer, 2 * S::LANES);
+        let steps = self.left.inner.div_ceil(P::STEP);
+        let mut first = 0;
+        while first < rows {
+            let strip = Strip { piece: 0, first, rows: (rows - first).min(self.full) };
+            let tile = strip.rows.next_multiple_of(2);
+            pack_strip::<S, P>(&self.left, self.data, &strip, tile, self.packed);
+            for panel in 0..self.panels {
+                let right = self.right.add(panel * self.place);
+                let out = self.out.add(first * self.stride + panel * width);
+                any_tile::<S, M>(tile, steps, self.packed, right, width, out, self.stride, !self.add);
             }
-        } else {
-            packed[t..].iter_mut().step_by(tile).take(steps).for_each(|x| *x = 0.0);
+            first += self.full;
         }
     }
 }
 
 dispatch! {
-    unsafe fn tile_product(tile: usize, steps: usize, x: *const f32, w: *const f32, w_stride: usize, sums: *mut f32, stride: usize, first: bool) = tile_product_kernel;
+    unsafe fn load_rows<T: Stored>(x: *const T, stride: usize, count: usize, dim: usize, angles: Option<Angles<'_>>, scale: f32, out: *mut f32) = load_rows_kernel;
 }
 
 #[inline(always)]
-unsafe fn tile_product_kernel<S: Simd>(
-    tile: usize,
-    steps: usize,
-    x: *const f32,
-    w: *const f32,
-    w_stride: usize,
-    sums: *mut f32,
+unsafe fn load_rows_kernel<S: Simd, T: Stored>(
+    x: *const T,
     stride: usize,
-    first: bool,
+    count: usize,
+    dim: usize,
+    angles: Option<Angles<'_>>,
+    scale: f32,
+    out: *mut f32,
 ) {
-    any_tile::<S, Floats>(tile, steps, x, w, w_stride, sums, stride, first);
+    let (half, scale) = (dim / 2, S::splat(scale));
+    for t in 0..count {
+        let (x, out) = (x.add(t * stride), out.add(t * dim));
+        let mut i = 0;
+        let Some(angles) = angles else {
+            while i < dim {
+                f32::store::<S>(out.add(i), S::mul(scale, T::load::<S>(x.add(i), dim - i)), dim - i);
+                i += S::LANES;
+            }
+            continue;
+        };
+        let (cos, sin) = angles.table.at(angles.positions[t] as usize);
+        while i < half {
+            let n = half - i;
+            let (a, b) = (T::load::<S>(x.add(i), n), T::load::<S>(x.add(half + i), n));
+            let (cos, sin) = (f32::load::<S>(cos.as_ptr().add(i), n), f32::load::<S>(sin.as_ptr().add(i), n));
+            let low = S::sub(S::mul(a, cos), S::mul(b, sin));
+            let high = S::add(S::mul(b, cos), S::mul(a, sin));
+            f32::store::<S>(out.add(i), S::mul(scale, low), n);
+            f32::store::<S>(out.add(half + i), S::mul(scale, high), n);
+            i += S::LANES;
+        }
+    }
+}
+
+dispatch! {
+    unsafe fn store_rows<T: Stored>(rows: *const f32, wide: usize, count: usize, dim: usize, angles: Option<Angles<'_>>, scale: f32, out: *mut T, stride: usize) = store_rows_kernel;
+}
+
+#[inline(always)]
+unsafe fn store_rows_kernel<S: Simd, T: Stored>(
+    rows: *const f32,
+    wide: usize,
+    count: usize,
+    dim: usize,
+    angles: Option<Angles<'_>>,
+    scale: f32,
+    out: *mut T,
+    stride: usize,
+) {
+    let (half, scale) = (dim / 2, S::splat(scale));
+    for t in 0..count {
+        let (row, out) = (rows.add(t * wide), out.add(t * stride));
+        let mut i = 0;
+        let Some(angles) = angles else {
+            while i < dim {
+                T::store::<S>(out.add(i), S::mul(scale, f32::load::<S>(row.add(i), dim - i)), dim - i);
+                i += S::LANES;
+            }
+            continue;
+        };
+        let (cos, sin) = angles.table.at(angles.positions[t] as usize);
+        while i < half {
+            let n = half - i;
+            let (a, b) = (f32::load::<S>(row.add(i), n), f32::load::<S>(row.add(half + i), n));
+            let (cos, sin) = (f32::load::<S>(cos.as_ptr().add(i), n), f32::load::<S>(sin.as_ptr().add(i), n));
+            let low = S::add(S::mul(a, cos), S::mul(b, sin));
+            let high = S::sub(S::mul(b, cos), S::mul(a, sin));
+            T::store::<S>(out.add(i), S::mul(scale, low), n);
+            T::store::<S>(out.add(half + i), S::mul(scale, high), n);
+            i += S::LANES;
+        }
+    }
 }
 
 dispatch! {
@@ -365,47 +461,89 @@ unsafe fn weigh_row_kernel<S: Simd>(scores: &mut [f32], segments: &[u32], lse: O
     let n = scores.len();
     // The last is the query itself, which it sees.
     let own = segments[n - 1];
-    let shift = match lse {
-        Some(lse) => lse,
-        None => {
-            let mut largest = scores[n - 1];
-            for (score, &segment) in scores.iter().zip(segments) {
-                let score = if segment == own { *score } else { f32::NEG_INFINITY };
-                largest = if score > largest { score } else { largest };
-            }
-            largest
+    let mixed = segments.iter().fold(0, |all, segment| all | (segment ^ own)) != 0;
+    if mixed {
+        for (score, &segment) in scores.iter_mut().zip(segments) {
+            *score = if segment == own { *score } else { f32::MIN };
         }
-    };
+    }
+    let shift = lse.unwrap_or_else(|| largest::<S>(scores));
+    let p = scores.as_mut_ptr();
     let mut i = 0;
     while i < n {
-        let p = scores.as_mut_ptr().add(i);
-        if n - i >= S::LANES {
-            S::store(p, S::exp(S::sub(S::load(p), S::splat(shift))));
-        } else {
-            let mut last = [0.0f32; 16];
-            S::store(last.as_mut_ptr(), S::exp(S::sub(S::load_partial(p, n - i), S::splat(shift))));
-            std::ptr::copy_nonoverlapping(last.as_ptr(), p, n - i);
-        }
+        let e = S::exp(S::sub(f32::load::<S>(p.add(i), n - i), S::splat(shift)));
+        f32::store::<S>(p.add(i), e, n - i);
         i += S::LANES;
     }
-    for (score, &segment) in scores.iter_mut().zip(segments) {
-        *score = if segment == own { *score } else { 0.0 };
+    if mixed {
+        for (score, &segment) in scores.iter_mut().zip(segments) {
+            *score = if segment == own { *score } else { 0.0 };
+        }
     }
     if lse.is_some() {
         return shift;
     }
-    let mut parts = [0.0f32; 16];
-    for chunk in scores.chunks(16) {
-        for (part, x) in parts.iter_mut().zip(chunk) {
-            *part += x;
-        }
+    let mut sum = S::splat(0.0);
+    i = 0;
+    while i < n {
+        sum = S::add(sum, f32::load::<S>(p.add(i), n - i));
+        i += S::LANES;
     }
-    let sum: f32 = parts.iter().sum();
-    let scale = 1.0 / sum;
-    for score in scores.iter_mut() {
-        *score *= scale;
+    let sum = S::sum(sum);
+    let scale = S::splat(1.0 / sum);
+    i = 0;
+    while i < n {
+        f32::store::<S>(p.add(i), S::mul(f32::load::<S>(p.add(i), n - i), scale), n - i);
+        i += S::LANES;
     }
     shift + sum.ln()
+}
+
+/// The largest number of a row.
+#[inline(always)]
+pub(super) unsafe fn largest<S: Simd>(x: &[f32]) -> f32 {
+    let n = x.len();
+    if n < S::LANES {
+        return x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    }
+    let p = x.as_ptr();
+    let mut most = S::load(p.add(n - S::LANES));
+    let mut i = 0;
+    while i + S::LANES <= n {
+        most = S::max(most, S::load(p.add(i)));
+        i += S::LANES;
+    }
+    S::max_lane(most)
+}
+
+dispatch! {
+    unsafe fn slope_row<T: Stored>(weights: &[f32], slopes: &mut [f32], out: *const T, dout: &[f32]) = slope_row_kernel;
+}
+
+/// Gradients of scores from those of weights: `slope = weight · (slope − Σ out dout)`.
+#[inline(always)]
+unsafe fn slope_row_kernel<S: Simd, T: Stored>(
+    weights: &[f32],
+    slopes: &mut [f32],
+    out: *const T,
+    dout: &[f32],
+) {
+    let mut mean = S::splat(0.0);
+    let (n, dim) = (slopes.len(), dout.len());
+    let mut i = 0;
+    while i < dim {
+        let (a, b) = (T::load::<S>(out.add(i), dim - i), f32::load::<S>(dout.as_ptr().add(i), dim - i));
+        mean = S::fma(a, b, mean);
+        i += S::LANES;
+    }
+    let mean = S::splat(S::sum(mean));
+    let (weights, slopes) = (weights.as_ptr(), slopes.as_mut_ptr());
+    i = 0;
+    while i < n {
+        let slope = S::sub(f32::load::<S>(slopes.add(i), n - i), mean);
+        f32::store::<S>(slopes.add(i), S::mul(f32::load::<S>(weights.add(i), n - i), slope), n - i);
+        i += S::LANES;
+    }
 }
 
 /// `out = softmax(q kᵀ / √head_dim) v` over the keys that each query sees; `lse` gets the logarithms of the sums.
@@ -414,7 +552,7 @@ unsafe fn weigh_row_kernel<S: Simd>(scores: &mut [f32], segments: &[u32], lse: O
 /// `out` is `[tokens, heads, head_dim]`, `lse` `[tokens, heads]`.
 ///
 /// # Panics
-/// When lengths do not fit.
+/// When lengths do not fit, or a position is beyond the table.
 pub fn attention_forward(
     run: &Product<'_>,
     shape: AttentionGeometry,
@@ -424,11 +562,23 @@ pub fn attention_forward(
     lse: &mut [f32],
     scratch: &mut AttentionScratch,
 ) {
+    forward(run, shape, layout, inputs, out, lse, scratch);
+}
+
+pub(super) fn forward<T: Stored>(
+    run: &Product<'_>,
+    shape: AttentionGeometry,
+    layout: Layout<'_>,
+    inputs: AttentionInputs<'_, T>,
+    out: &mut [T],
+    lse: &mut [f32],
+    scratch: &mut AttentionScratch,
+) {
     let tokens = shape.check(&layout, &inputs);
     assert!(out.len() == inputs.q.len() && lse.len() == tokens * shape.heads);
     let task = Task::new(run, shape, layout, inputs);
     let (dim, wide) = (shape.head_dim, task.wide);
-    let (q_stride, kv_stride) = (shape.heads * dim, shape.kv_heads * dim);
+    let q_stride = shape.heads * dim;
     scratch.threads.resize_with(run.pool.threads(), Own::default);
     let threads = SharedMut::new(&mut scratch.threads);
     let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
@@ -439,45 +589,38 @@ pub fn attention_forward(
         for item in range {
             let (row, kv) = (item / shape.kv_heads, item % shape.kv_heads);
             let start = row * layout.len;
-            own.load(&task, start, kv, kv_stride, false);
+            own.load(&task, start, kv, false);
             for head in kv * (shape.heads / shape.kv_heads)..(kv + 1) * (shape.heads / shape.kv_heads) {
                 for first in (0..layout.len).step_by(BLOCK) {
                     let count = (layout.len - first).min(BLOCK);
                     let (low, high) = task.span(first, count);
-                    let span = high - low;
-                    task.copy_rows(
-                        inputs.q,
-                        q_stride,
-                        head * dim,
-                        start + first,
-                        count,
-                        task.scale(),
-                        &mut own.queries,
-                    );
-                    task.scores(
-                        &own.queries,
-                        count,
-                        &own.key_panels,
-                        low,
-                        span,
-                        &mut own.packed,
-                        &mut own.weights,
-                    );
-                    for t in 0..count {
-                        let scores = &mut own.weights[t * span..(t + 1) * span];
-                        let value = task.weigh(row, first + t, low, scores, None);
+                    let at = (low, high - low);
+                    let (token, place) = (start + first, (q_stride, head * dim));
+                    let Own { queries, key_panels, value_columns, packed, weights, out: mixed, mean, .. } =
+                        &mut *own;
+                    if (token..token + count).all(|t| task.blind(t)) {
                         // SAFETY: each (token, head) belongs to one task.
-                        unsafe { lse.slice((start + first + t) * shape.heads + head, 1)[0] = value };
+                        unsafe { lse.slice(token * shape.heads + head, (count - 1) * shape.heads + 1) }
+                            .iter_mut()
+                            .step_by(shape.heads)
+                            .for_each(|lse| *lse = 0.0);
+                    } else {
+                        let angles = task.angles(token, count);
+                        task.load(inputs.q, place, (token, count), angles, task.scale(), queries);
+                        task.scores(queries, count, key_panels, at, packed, weights);
+                        for t in 0..count {
+                            let scores = &mut weights[t * at.1..(t + 1) * at.1];
+                            let value = task.weigh(row, first + t, low, scores, None);
+                            // SAFETY: as above.
+                            unsafe { lse.slice((token + t) * shape.heads + head, 1)[0] = value };
+                        }
+                        task.mix(weights, count, value_columns, at, packed, mixed);
                     }
-                    task.mix(&own.weights, count, span, &own.value_rows, low, &mut own.packed, &mut own.out);
-                    for t in 0..count {
-                        let token = start + first + t;
-                        // SAFETY: as above.
-                        let out = unsafe { out.slice(token * q_stride + head * dim, dim) };
-                        let values =
-                            if task.blind(token) { &own.mean[..dim] } else { &own.out[t * wide..][..dim] };
-                        out.copy_from_slice(values);
+                    for t in (0..count).filter(|t| task.blind(token + t)) {
+                        mixed[t * wide..][..dim].copy_from_slice(&mean[..dim]);
                     }
+                    // SAFETY: as above.
+                    unsafe { task.store(mixed, out, place, (token, count), None, 1.0) };
                 }
             }
         }
@@ -485,10 +628,10 @@ pub fn attention_forward(
 }
 
 /// The backward pass of [`attention_forward`]: from its inputs, `out`, `lse` and the gradient `dout` of `out`, writes the
-/// gradients of (rotated) queries, keys and values.
+/// gradients of queries, keys and values (as the inputs are: rotated or not).
 ///
 /// # Panics
-/// When lengths do not fit.
+/// When lengths do not fit, or a position is beyond the table.
 pub fn attention_backward(
     run: &Product<'_>,
     shape: AttentionGeometry,
@@ -500,12 +643,26 @@ pub fn attention_backward(
     gradients: [&mut [f32]; 3],
     scratch: &mut AttentionScratch,
 ) {
+    backward(run, shape, layout, inputs, out, lse, dout, gradients, scratch);
+}
+
+pub(super) fn backward<T: Stored>(
+    run: &Product<'_>,
+    shape: AttentionGeometry,
+    layout: Layout<'_>,
+    inputs: AttentionInputs<'_, T>,
+    out: &[T],
+    lse: &[f32],
+    dout: &[T],
+    gradients: [&mut [T]; 3],
+    scratch: &mut AttentionScratch,
+) {
     let tokens = shape.check(&layout, &inputs);
     let [dq, dk, dv] = gradients;
     assert!(out.len() == inputs.q.len() && lse.len() == tokens * shape.heads && dout.len() == out.len());
     assert!(dq.len() == out.len() && dk.len() == inputs.k.len() && dv.len() == inputs.v.len());
     let task = Task::new(run, shape, layout, inputs);
-    let (dim, wide) = (shape.head_dim, task.wide);
+    let dim = shape.head_dim;
     let (q_stride, kv_stride) = (shape.heads * dim, shape.kv_heads * dim);
     scratch.threads.resize_with(run.pool.threads(), Own::default);
     let threads = SharedMut::new(&mut scratch.threads);
@@ -517,111 +674,113 @@ pub fn attention_backward(
         for item in range {
             let (row, kv) = (item / shape.kv_heads, item % shape.kv_heads);
             let start = row * layout.len;
-            own.load(&task, start, kv, kv_stride, true);
+            own.load(&task, start, kv, true);
             own.dk.fill(0.0);
             own.dv.fill(0.0);
             for head in kv * (shape.heads / shape.kv_heads)..(kv + 1) * (shape.heads / shape.kv_heads) {
                 for first in (0..layout.len).step_by(BLOCK) {
                     let count = (layout.len - first).min(BLOCK);
                     let (low, high) = task.span(first, count);
-                    let span = high - low;
-                    let (q, token) = (head * dim, start + first);
-                    task.copy_rows(inputs.q, q_stride, q, token, count, task.scale(), &mut own.queries);
-                    task.copy_rows(dout, q_stride, q, token, count, 1.0, &mut own.douts);
-                    task.scores(
-                        &own.queries,
-                        count,
-                        &own.key_panels,
-                        low,
-                        span,
-                        &mut own.packed,
-                        &mut own.weights,
-                    );
-                    task.scores(
-                        &own.douts,
-                        count,
-                        &own.value_panels,
-                        low,
-                        span,
-                        &mut own.packed,
-                        &mut own.slopes,
-                    );
-                    for t in 0..count {
-                        let at = t * span..(t + 1) * span;
-                        let weights = &mut own.weights[at.clone()];
-                        task.weigh(row, first + t, low, weights, Some(lse[(token + t) * shape.heads + head]));
-                        let out = &out[(token + t) * q_stride + q..][..dim];
-                        let mean: f32 = out.iter().zip(&own.douts[t * wide..]).map(|(a, b)| a * b).sum();
-                        for (slope, weight) in own.slopes[at].iter_mut().zip(weights) {
-                            *slope = *weight * (*slope - mean);
+                    let at = (low, high - low);
+                    let (token, place) = (start + first, (q_stride, head * dim));
+                    let angles = task.angles(token, count);
+                    {
+                        let Own {
+                            queries,
+                            douts,
+                            query_columns,
+                            dout_columns,
+                            weights,
+                            slopes,
+                            key_panels,
+                            value_panels,
+                            key_columns,
+                            packed,
+                            dk,
+                            dv,
+                            out: mixed,
+                            ..
+                        } = &mut *own;
+                        task.load(inputs.q, place, (token, count), angles, task.scale(), queries);
+                        task.load(dout, place, (token, count), None, 1.0, douts);
+                        task.columns(queries, count, BLOCK, query_columns);
+                        task.columns(douts, count, BLOCK, dout_columns);
+                        task.scores(queries, count, key_panels, at, packed, weights);
+                        task.scores(douts, count, value_panels, at, packed, slopes);
+                        for t in 0..count {
+                            let some = t * at.1..(t + 1) * at.1;
+                            let weights = &mut weights[some.clone()];
+                            let lse = lse[(token + t) * shape.heads + head];
+                            task.weigh(row, first + t, low, weights, Some(lse));
+                            let out = &out[(token + t) * q_stride + head * dim..][..dim];
+                            let dout = &douts[t * dim..(t + 1) * dim];
+                            // SAFETY: lengths are equal two by two; `isa` is available on this CPU.
+                            unsafe { slope_row(task.isa, weights, &mut slopes[some], out.as_ptr(), dout) }
                         }
+                        task.spread(weights, count, dout_columns, at, packed, dv);
+                        task.spread(slopes, count, query_columns, at, packed, dk);
+                        task.mix(slopes, count, key_columns, at, packed, mixed);
                     }
-                    task.spread(&own.weights, count, span, &own.douts, low, &mut own.packed, &mut own.dv);
-                    task.spread(&own.slopes, count, span, &own.queries, low, &mut own.packed, &mut own.dk);
-                    task.mix(&own.slopes, count, span, &own.key_rows, low, &mut own.packed, &mut own.out);
-                    for t in 0..count {
-                        if task.blind(token + t) {
-                            own.blind_query(&task, t, &out[(token + t) * q_stride + q..][..dim]);
-                        }
-                        // SAFETY: each (token, head) belongs to one task.
-                        let dq = unsafe { dq.slice((token + t) * q_stride + q, dim) };
-                        for (dq, x) in dq.iter_mut().zip(&own.out[t * wide..]) {
-                            *dq = task.scale() * x;
-                        }
+                    for t in (0..count).filter(|t| task.blind(token + t)) {
+                        own.blind_query(&task, t, &out[(token + t) * q_stride + head * dim..][..dim]);
                     }
+                    // SAFETY: each (token, head) belongs to one task.
+                    unsafe { task.store(&own.out, dq, place, (token, count), angles, task.scale()) };
                 }
             }
-            for t in 0..layout.len {
-                // SAFETY: each (token, key head) belongs to one task.
-                unsafe {
-                    let at = (start + t) * kv_stride + kv * dim;
-                    dk.slice(at, dim).copy_from_slice(&own.dk[t * wide..][..dim]);
-                    dv.slice(at, dim).copy_from_slice(&own.dv[t * wide..][..dim]);
-                }
+            let (place, all) = ((kv_stride, kv * dim), (start, layout.len));
+            // SAFETY: each (token, key head) belongs to one task.
+            unsafe {
+                task.store(&own.dk, dk, place, all, task.angles(start, layout.len), 1.0);
+                task.store(&own.dv, dv, place, all, None, 1.0);
             }
         }
     });
 }
 
 impl Own {
-    fn reserve(&mut self, task: &Task<'_>, backward: bool) {
+    fn reserve<T: Stored>(&mut self, task: &Task<'_, T>, backward: bool) {
         let (dim, wide, padded) = (task.shape.head_dim, task.wide, task.padded);
         let span = (task.window() + BLOCK + 2 * task.width).min(padded).max(task.width);
         let rows = BLOCK + task.full + 1;
         for buffer in [&mut self.key_rows, &mut self.value_rows] {
-            buffer.reserve(padded * wide);
+            buffer.reserve(padded * dim);
         }
         self.key_panels.reserve(padded * dim);
-        for buffer in [&mut self.queries, &mut self.out] {
-            buffer.reserve(rows * wide);
-        }
+        self.value_columns.reserve(padded * wide);
+        self.queries.reserve(rows * dim);
+        self.out.reserve(rows * wide);
         self.weights.reserve(rows * span);
         self.packed.reserve((task.full + 1) * span.max(dim).max(BLOCK));
         if backward {
             self.value_panels.reserve(padded * dim);
+            self.key_columns.reserve(padded * wide);
+            self.query_columns.reserve(BLOCK * wide);
+            self.dout_columns.reserve(BLOCK * wide);
             self.dk.reserve(padded * wide);
             self.dv.reserve(padded * wide);
-            self.douts.reserve(rows * wide);
+            self.douts.reserve(rows * dim);
             self.slopes.reserve(rows * span);
         }
-        self.mean.resize(wide, 0.0);
+        self.mean.resize(dim, 0.0);
     }
 
     /// Packs the keys and values of one row and head.
-    fn load(&mut self, task: &Task<'_>, start: usize, kv: usize, stride: usize, backward: bool) {
-        let (len, wide, dim) = (task.layout.len, task.wide, task.shape.head_dim);
-        let offset = kv * dim;
-        for (x, rows) in [(task.inputs.k, &mut self.key_rows), (task.inputs.v, &mut self.value_rows)] {
-            task.copy_rows(x, stride, offset, start, len, 1.0, rows);
-            rows[len * wide..task.padded * wide].fill(0.0);
-        }
+    fn load<T: Stored>(&mut self, task: &Task<'_, T>, start: usize, kv: usize, backward: bool) {
+        let (len, dim) = (task.layout.len, task.shape.head_dim);
+        let place = (task.shape.kv_heads * dim, kv * dim);
+        let angles = task.angles(start, len);
+        task.load(task.inputs.k, place, (start, len), angles, 1.0, &mut self.key_rows);
+        task.load(task.inputs.v, place, (start, len), None, 1.0, &mut self.value_rows);
         task.panels(&self.key_rows, &mut self.key_panels);
+        task.columns(&self.value_rows, len, task.padded, &mut self.value_columns);
         if backward {
             task.panels(&self.value_rows, &mut self.value_panels);
+            task.columns(&self.key_rows, len, task.padded, &mut self.key_columns);
         }
         if task.layout.segments[start..start + len].contains(&0) {
             self.mean.fill(0.0);
-            for row in self.value_rows.chunks_exact(wide).take(len) {
+            for row in self.value_rows.chunks_exact(dim).take(len) {
                 for (mean, x) in self.mean.iter_mut().zip(row) {
                     *mean += x;
                 }
@@ -632,22 +791,22 @@ impl Own {
 
     /// The backward pass of a query that sees nothing: its weights are `1 / len` for all keys, and its gradient goes through
     /// the softmax nevertheless, as it does in transformers. Mostly `dout` is 0: such a token has no label.
-    fn blind_query(&mut self, task: &Task<'_>, t: usize, out: &[f32]) {
+    fn blind_query<T: Stored>(&mut self, task: &Task<'_, T>, t: usize, out: &[T]) {
         let (wide, dim, len) = (task.wide, task.shape.head_dim, task.layout.len);
-        let dout = &self.douts[t * wide..][..dim];
+        let dout = &self.douts[t * dim..(t + 1) * dim];
         if dout.iter().all(|&x| x == 0.0) {
             return;
         }
-        let query = &self.queries[t * wide..][..dim];
+        let query = &self.queries[t * dim..(t + 1) * dim];
         let dq = &mut self.out[t * wide..][..dim];
         let weight = 1.0 / len as f32;
-        let mean: f32 = out.iter().zip(dout).map(|(a, b)| a * b).sum();
+        let mean: f32 = out.iter().zip(dout).map(|(a, b)| a.to_f32() * b).sum();
         for k in 0..len {
-            let at = k * wide..k * wide + dim;
-            let slope: f32 = self.value_rows[at.clone()].iter().zip(dout).map(|(a, b)| a * b).sum();
+            let (key, value) = (&self.key_rows[k * dim..][..dim], &self.value_rows[k * dim..][..dim]);
+            let slope: f32 = value.iter().zip(dout).map(|(a, b)| a * b).sum();
             let slope = weight * (slope - mean);
             for i in 0..dim {
-                dq[i] += slope * self.key_rows[k * wide + i];
+                dq[i] += slope * key[i];
                 self.dk[k * wide + i] += slope * query[i];
                 self.dv[k * wide + i] += weight * dout[i];
             }

@@ -4,8 +4,9 @@
 //! cache. What lies between products is kept as they take it: `f32`, or bf16 with [`Compute::Bf16`].
 
 use super::{
+    arithmetic::Compute,
     norm::{norm_rows, rms_norm_backward},
-    product::{Compute, Epilogue, Operand, Product, ProductScratch, Scatter, Side, Strip, Write},
+    product::{Epilogue, Operand, Product, ProductScratch, Scatter, Side, Strip, Write},
     router::Assignment,
     rows::fill,
     stored::Stored,

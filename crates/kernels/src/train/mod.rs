@@ -8,10 +8,13 @@
 //! work of attention is a row of the batch and a key head, and sums over tokens are made of parts of fixed size.
 
 mod adamw;
+mod arithmetic;
 mod attention;
+mod attention_block;
 mod experts;
 mod head;
 mod norm;
+mod packing;
 mod product;
 mod router;
 mod rows;
@@ -19,16 +22,20 @@ mod stored;
 mod sums;
 
 pub use adamw::{AdamW, adamw_step};
+pub use arithmetic::Compute;
 pub use attention::{
     AttentionGeometry, AttentionInputs, AttentionScratch, Layout, attention_backward, attention_forward,
-    rotate,
+};
+pub use attention_block::{
+    AttentionBlockScratch, AttentionGradients, AttentionPlace, AttentionSaved, AttentionWeights,
+    attention_block_backward, attention_block_forward,
 };
 pub use experts::{
     ExpertGradients, ExpertSaved, ExpertScratch, ExpertWeights, experts_backward, experts_forward,
 };
 pub use head::{HeadLoss, HeadOptions, HeadScratch, head_loss};
 pub use norm::{rms_norm_backward, rms_norm_rows};
-pub use product::{Compute, Operand, Product, ProductScratch};
+pub use product::{Operand, Product, ProductScratch};
 pub use router::{Assignment, assign, router_backward, router_forward};
 pub use rows::{add_rows_of, copy, fill, gather_rows, sum_into};
 pub use sums::{add_to, sum_of_squares};

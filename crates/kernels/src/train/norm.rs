@@ -10,7 +10,6 @@ use crate::{
     pool::SharedMut,
     simd::{Simd, dispatch},
 };
-use half::bf16;
 
 /// `out = w · x / √(mean(x²) + ε)` for every row of `x` `[tokens, width]`.
 ///
@@ -36,26 +35,13 @@ pub(crate) fn norm_rows<T: Stored>(
         // SAFETY: each token has its own row; `isa` is available on this CPU.
         unsafe {
             let out = out.slice(range.start * width, range.len() * width);
-            T::norm_rows(isa, &x[range.start * width..range.end * width], weight, epsilon, out);
+            norm_isa(isa, &x[range.start * width..range.end * width], weight, epsilon, out);
         }
     });
 }
 
 dispatch! {
-    pub(crate) unsafe fn norm_floats(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = norm_floats_kernel;
-}
-dispatch! {
-    pub(crate) unsafe fn norm_halves(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [bf16]) = norm_halves_kernel;
-}
-
-#[inline(always)]
-unsafe fn norm_floats_kernel<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    norm_kernel::<S, f32>(x, weight, epsilon, out);
-}
-
-#[inline(always)]
-unsafe fn norm_halves_kernel<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [bf16]) {
-    norm_kernel::<S, bf16>(x, weight, epsilon, out);
+    pub(super) unsafe fn norm_isa<T: Stored>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [T]) = norm_kernel;
 }
 
 #[inline(always)]

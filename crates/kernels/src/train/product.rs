@@ -8,13 +8,17 @@
 //! One element of a product is one chain of multiply-adds in the order of `k`; in bf16 ([`Compute::Bf16`]) each link of it is a
 //! pair of products. A finished tile goes to an [`Epilogue`] while it is in the first-level cache.
 
-use super::stored::Stored;
+use super::{
+    arithmetic::{Compute, Kernel, launch},
+    packing::{Pack, pack_floats, pack_narrowed, pack_pairs},
+    stored::Stored,
+};
 use crate::{
     Isa, Pool,
     buffer::Buffer,
-    gemm::{Floats, Multiply, Pairs, WidenedPairs, any_tile, tile_shape},
+    gemm::{Multiply, any_tile, tile_shape},
     pool::SharedMut,
-    simd::{Simd, dispatch},
+    simd::Simd,
 };
 use half::bf16;
 
@@ -23,17 +27,6 @@ const KC: usize = 256;
 
 /// Tiles of the left side that share a panel: that part of them stays in the second-level cache.
 const BLOCK_TILES: usize = 32;
-
-/// With what products are computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compute {
-    /// `f32` inputs and sums.
-    #[default]
-    F32,
-    /// Inputs rounded to bf16, sums in `f32`. Where the CPU multiplies pairs of bf16 ([`Isa::has_bf16_dot`]) this is faster;
-    /// elsewhere the results are the same, and it is slower.
-    Bf16,
-}
 
 /// The numbers of an operand.
 #[derive(Clone, Copy, Debug)]
@@ -57,10 +50,10 @@ impl Data<'_> {
 pub struct Operand<'a> {
     data: Data<'a>,
     stride: usize,
-    along_k: bool,
+    pub(super) along_k: bool,
     gather: Option<&'a [u32]>,
-    outer: usize,
-    inner: usize,
+    pub(super) outer: usize,
+    pub(super) inner: usize,
 }
 
 impl<'a> Operand<'a> {
@@ -113,9 +106,16 @@ impl<'a> Operand<'a> {
         Self { along_k: !other.along_k, outer: other.inner, inner: other.outer, ..other }
     }
 
+    /// Some of `data`, stored in rows of `stride`.
+    pub(super) fn within(data: &'a [f32], stride: usize, along_k: bool, outer: usize, inner: usize) -> Self {
+        let (rows, cols) = if along_k { (outer, inner) } else { (inner, outer) };
+        assert!(cols <= stride && (rows == 0 || data.len() >= (rows - 1) * stride + cols));
+        Self { data: Data::F32(data), stride, along_k, gather: None, outer, inner }
+    }
+
     /// Offset of stored row `row`.
     #[inline(always)]
-    fn row(&self, row: usize) -> usize {
+    pub(super) fn row(&self, row: usize) -> usize {
         self.gather.map_or(row, |rows| rows[row] as usize) * self.stride
     }
 }
@@ -407,15 +407,16 @@ impl Product<'_> {
             own.reserve(PANELS * BLOCK_TILES * left.lanes * right.lanes);
             for item in range {
                 let (block, panel) = (item / panels, item % panels);
-                let task = BlockTask {
+                let task = BlockTask::<E, PANELS> {
                     left,
                     right,
                     tiles: block * BLOCK_TILES..((block + 1) * BLOCK_TILES).min(left.strips.len()),
                     panel: panel * PANELS,
                     sums: own.as_mut_ptr(),
+                    epilogue,
                 };
                 // SAFETY: packed sides hold all their strips, the sums a block; `isa` is available on this CPU.
-                unsafe { block_product::<E, PANELS>(self.isa, self.compute, &task, epilogue) }
+                unsafe { launch(self.isa, self.compute, &task) }
             }
         });
     }
@@ -432,60 +433,24 @@ impl<'a> Scatter<'a> {
 }
 
 /// One panel (or pair of panels) and a block of tiles.
-struct BlockTask<'a> {
+struct BlockTask<'a, E, const PANELS: usize> {
     left: &'a Packed,
     right: &'a Packed,
     tiles: std::ops::Range<usize>,
     panel: usize,
     sums: *mut f32,
+    epilogue: &'a E,
 }
 
-unsafe fn block_product<E: Epilogue, const PANELS: usize>(
-    isa: Isa,
-    compute: Compute,
-    task: &BlockTask<'_>,
-    epilogue: &E,
-) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use crate::simd::{Avx2, Avx512};
-        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-        unsafe fn avx512_pairs<E: Epilogue, const P: usize>(task: &BlockTask<'_>, epilogue: &E) {
-            block::<Avx512, Pairs, E, P>(task, epilogue);
-        }
-        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-        unsafe fn avx512<M: Multiply<Avx512>, E: Epilogue, const P: usize>(
-            task: &BlockTask<'_>,
-            epilogue: &E,
-        ) {
-            block::<Avx512, M, E, P>(task, epilogue);
-        }
-        #[target_feature(enable = "avx2,fma,f16c")]
-        unsafe fn avx2<M: Multiply<Avx2>, E: Epilogue, const P: usize>(task: &BlockTask<'_>, epilogue: &E) {
-            block::<Avx2, M, E, P>(task, epilogue);
-        }
-        match (isa, compute) {
-            (Isa::Avx512, Compute::F32) => return avx512::<Floats, E, PANELS>(task, epilogue),
-            (Isa::Avx512, Compute::Bf16) if isa.has_bf16_dot() => {
-                return avx512_pairs::<E, PANELS>(task, epilogue);
-            }
-            (Isa::Avx512, Compute::Bf16) => return avx512::<WidenedPairs, E, PANELS>(task, epilogue),
-            (Isa::Avx2, Compute::F32) => return avx2::<Floats, E, PANELS>(task, epilogue),
-            (Isa::Avx2, Compute::Bf16) => return avx2::<WidenedPairs, E, PANELS>(task, epilogue),
-            (Isa::Scalar, _) => {}
-        }
-    }
-    match compute {
-        Compute::F32 => block::<crate::simd::Scalar, Floats, E, PANELS>(task, epilogue),
-        Compute::Bf16 => block::<crate::simd::Scalar, Pairs, E, PANELS>(task, epilogue),
+impl<E: Epilogue, const PANELS: usize> Kernel for BlockTask<'_, E, PANELS> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, M: Multiply<S>, P: Pack<S, From = f32>>(&self) {
+        block::<S, M, E, PANELS>(self);
     }
 }
 
 #[inline(always)]
-unsafe fn block<S: Simd, M: Multiply<S>, E: Epilogue, const PANELS: usize>(
-    task: &BlockTask<'_>,
-    epilogue: &E,
-) {
+unsafe fn block<S: Simd, M: Multiply<S>, E: Epilogue, const PANELS: usize>(task: &BlockTask<'_, E, PANELS>) {
     let width = 2 * S::LANES;
     let steps = task.left.steps;
     let (left_place, right_place) = (steps * task.left.lanes, steps * width);
@@ -507,171 +472,9 @@ unsafe fn block<S: Simd, M: Multiply<S>, E: Epilogue, const PANELS: usize>(
             }
             if k + depth == steps {
                 let sums = task.sums.add(at * place);
-                epilogue.tile::<S>(strip, panel, sums, sums.add((PANELS - 1) * place));
+                task.epilogue.tile::<S>(strip, panel, sums, sums.add((PANELS - 1) * place));
             }
         }
         k += depth;
-    }
-}
-
-/// How numbers become steps of a packing.
-trait Pack<S: Simd> {
-    /// As stored.
-    type From;
-    /// Numbers in a step.
-    const STEP: usize;
-    /// `LANES` steps of one row from `p`, where `left` numbers are left.
-    unsafe fn along(p: *const Self::From, left: usize) -> S::F;
-    /// One step of up to `LANES` rows: `next` is where the second number of a pair is, if there is one.
-    unsafe fn across(p: *const Self::From, next: Option<*const Self::From>, rows: usize) -> S::F;
-}
-
-struct Plain;
-struct Narrowed;
-struct Paired;
-
-impl<S: Simd> Pack<S> for Plain {
-    type From = f32;
-    const STEP: usize = 1;
-    #[inline(always)]
-    unsafe fn along(p: *const f32, left: usize) -> S::F {
-        f32::load::<S>(p, left)
-    }
-    #[inline(always)]
-    unsafe fn across(p: *const f32, _: Option<*const f32>, rows: usize) -> S::F {
-        f32::load::<S>(p, rows)
-    }
-}
-
-impl<S: Simd> Pack<S> for Narrowed {
-    type From = f32;
-    const STEP: usize = 2;
-    #[inline(always)]
-    unsafe fn along(p: *const f32, left: usize) -> S::F {
-        let a = f32::load::<S>(p, left);
-        let b =
-            if left > S::LANES { f32::load::<S>(p.add(S::LANES), left - S::LANES) } else { S::splat(0.0) };
-        S::narrow_pairs(S::round_bf16(a), S::round_bf16(b))
-    }
-    #[inline(always)]
-    unsafe fn across(p: *const f32, next: Option<*const f32>, rows: usize) -> S::F {
-        let low = f32::load::<S>(p, rows);
-        let high = next.map_or(S::splat(0.0), |p| f32::load::<S>(p, rows));
-        S::zip_pairs(S::round_bf16(low), S::round_bf16(high))
-    }
-}
-
-impl<S: Simd> Pack<S> for Paired {
-    type From = bf16;
-    const STEP: usize = 2;
-    #[inline(always)]
-    unsafe fn along(p: *const bf16, left: usize) -> S::F {
-        if left >= 2 * S::LANES {
-            return S::load(p.cast());
-        }
-        let mut all = [bf16::ZERO; 32];
-        std::ptr::copy_nonoverlapping(p, all.as_mut_ptr(), left);
-        S::load(all.as_ptr().cast())
-    }
-    #[inline(always)]
-    unsafe fn across(p: *const bf16, next: Option<*const bf16>, rows: usize) -> S::F {
-        let low = bf16::load::<S>(p, rows);
-        S::zip_pairs(low, next.map_or(S::splat(0.0), |p| bf16::load::<S>(p, rows)))
-    }
-}
-
-dispatch! {
-    unsafe fn pack_floats(operand: &Operand<'_>, data: &[f32], strip: &Strip, width: usize, out: *mut f32) = pack_floats_kernel;
-}
-dispatch! {
-    unsafe fn pack_narrowed(operand: &Operand<'_>, data: &[f32], strip: &Strip, width: usize, out: *mut f32) = pack_narrowed_kernel;
-}
-dispatch! {
-    unsafe fn pack_pairs(operand: &Operand<'_>, data: &[bf16], strip: &Strip, width: usize, out: *mut f32) = pack_pairs_kernel;
-}
-
-#[inline(always)]
-unsafe fn pack_floats_kernel<S: Simd>(
-    o: &Operand<'_>,
-    data: &[f32],
-    strip: &Strip,
-    width: usize,
-    out: *mut f32,
-) {
-    pack_strip::<S, Plain>(o, data, strip, width, out);
-}
-#[inline(always)]
-unsafe fn pack_narrowed_kernel<S: Simd>(
-    o: &Operand<'_>,
-    data: &[f32],
-    strip: &Strip,
-    width: usize,
-    out: *mut f32,
-) {
-    pack_strip::<S, Narrowed>(o, data, strip, width, out);
-}
-#[inline(always)]
-unsafe fn pack_pairs_kernel<S: Simd>(
-    o: &Operand<'_>,
-    data: &[bf16],
-    strip: &Strip,
-    width: usize,
-    out: *mut f32,
-) {
-    pack_strip::<S, Paired>(o, data, strip, width, out);
-}
-
-/// Packs the rows of a strip as `[step, width]`, zeros in the lanes beyond its rows.
-#[inline(always)]
-unsafe fn pack_strip<S: Simd, P: Pack<S>>(
-    operand: &Operand<'_>,
-    data: &[P::From],
-    strip: &Strip,
-    width: usize,
-    out: *mut f32,
-) {
-    let inner = operand.inner;
-    let store = |p: *mut f32, v: S::F, lanes: usize| f32::store::<S>(p, v, lanes);
-    if !operand.along_k {
-        for step in 0..inner.div_ceil(P::STEP) {
-            let k = step * P::STEP;
-            let row = |k: usize| data.as_ptr().add(operand.row(k) + strip.first);
-            let (p, next) = (row(k), (P::STEP == 2 && k + 1 < inner).then(|| row(k + 1)));
-            let mut lane = 0;
-            while lane < width {
-                let v = if lane < strip.rows {
-                    P::across(p.add(lane), next.map(|p| p.add(lane)), strip.rows - lane)
-                } else {
-                    S::splat(0.0)
-                };
-                store(out.add(step * width + lane), v, width - lane);
-                lane += S::LANES;
-            }
-        }
-        return;
-    }
-    let steps = inner.div_ceil(P::STEP);
-    let mut group = 0;
-    while group < width {
-        let lanes = (width - group).min(S::LANES);
-        let mut rows = [data.as_ptr(); 16];
-        let real = strip.rows.saturating_sub(group).min(lanes);
-        for (r, row) in rows[..real].iter_mut().enumerate() {
-            *row = row.add(operand.row(strip.first + group + r));
-        }
-        let mut step = 0;
-        while step < steps {
-            let k = step * P::STEP;
-            let mut block = [S::splat(0.0); 16];
-            for (v, row) in block.iter_mut().zip(&rows[..real]) {
-                *v = P::along(row.add(k), inner - k);
-            }
-            S::transpose(&mut block);
-            for (s, v) in block[..S::LANES.min(steps - step)].iter().enumerate() {
-                store(out.add((step + s) * width + group), *v, lanes);
-            }
-            step += S::LANES;
-        }
-        group += S::LANES;
     }
 }

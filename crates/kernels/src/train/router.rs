@@ -1,7 +1,7 @@
 //! The router of a mixture of experts: probabilities, forward and backward, and who goes where.
 
 use super::{
-    norm::{norm_back, norm_floats},
+    norm::{norm_back, norm_isa},
     product::Product,
     rows::{PART, sum_into},
     stored::Stored,
@@ -82,7 +82,7 @@ pub fn router_backward(
             let [dgate, dnorm, dx] = shared;
             // SAFETY: each part has its own sums, and its tokens their own rows; `run.isa` is available on this CPU.
             unsafe {
-                norm_floats(run.isa, x, norm, epsilon, normal);
+                norm_isa(run.isa, x, norm, epsilon, normal);
                 gate_back(
                     run.isa,
                     gate,

@@ -1,11 +1,7 @@
 //! Numbers as they are kept between passes: `f32`, or bf16 where products are computed from such.
 
-use super::{
-    norm::{norm_floats, norm_halves},
-    product::{Data, Product},
-};
+use super::product::{Data, Product};
 use crate::{
-    Isa,
     pool::SharedMut,
     simd::{Simd, dispatch},
 };
@@ -15,10 +11,10 @@ use half::bf16;
 pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
     /// How a product sees these numbers.
     fn data(values: &[Self]) -> Data<'_>;
+    /// The number.
+    fn to_f32(self) -> f32;
     /// `x` as such numbers: itself, or rounded into `buffer`.
     fn view<'a>(run: &Product<'_>, x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self];
-    /// Normalised rows, of as many tokens as there are.
-    unsafe fn norm_rows(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [Self]);
     /// Loads `LANES` numbers, or the first `n` and zeros.
     unsafe fn load<S: Simd>(p: *const Self, n: usize) -> S::F;
     /// Stores `LANES` numbers, or the first `n`.
@@ -26,12 +22,12 @@ pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
 }
 
 impl Stored for f32 {
-    fn data(values: &[Self]) -> Data<'_> {
-        Data::F32(values)
+    fn to_f32(self) -> f32 {
+        self
     }
 
-    unsafe fn norm_rows(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [Self]) {
-        norm_floats(isa, x, weight, epsilon, out);
+    fn data(values: &[Self]) -> Data<'_> {
+        Data::F32(values)
     }
 
     fn view<'a>(_: &Product<'_>, x: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
@@ -50,12 +46,12 @@ impl Stored for f32 {
 }
 
 impl Stored for bf16 {
-    fn data(values: &[Self]) -> Data<'_> {
-        Data::Bf16(values)
+    fn to_f32(self) -> f32 {
+        self.to_f32()
     }
 
-    unsafe fn norm_rows(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [Self]) {
-        norm_halves(isa, x, weight, epsilon, out);
+    fn data(values: &[Self]) -> Data<'_> {
+        Data::Bf16(values)
     }
 
     fn view<'a>(run: &Product<'_>, x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {

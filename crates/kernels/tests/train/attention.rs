@@ -1,9 +1,9 @@
 use crate::support::*;
 use blackletter_kernels::{
-    Isa, Pool, RopeTable,
+    Isa, Pool, RopeTable, rope,
     train::{
         AttentionGeometry, AttentionInputs, AttentionScratch, Compute, Layout, Product, attention_backward,
-        attention_forward, rotate,
+        attention_forward,
     },
 };
 
@@ -103,7 +103,7 @@ fn attention_and_its_gradients_are_those_of_plain_loops() {
         ];
         let positions = vec![0; tokens];
         let layout = Layout { len: case.len, positions: &positions, segments: &case.segments };
-        let inputs = AttentionInputs { q: &q, k: &k, v: &v };
+        let inputs = AttentionInputs { q: &q, k: &k, v: &v, rope: None };
         everywhere(|on, what| {
             let what = format!("case {n}, {what}");
             let mut scratch = AttentionScratch::default();
@@ -131,7 +131,7 @@ fn window_hides_tokens_older_than_w() {
     let on = Product { pool: &pool, isa: Isa::best(), compute: Compute::F32 };
     let run = |k: &[f32], v: &[f32]| {
         let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; tokens * 2]);
-        let inputs = AttentionInputs { q: &q, k, v };
+        let inputs = AttentionInputs { q: &q, k, v, rope: None };
         attention_forward(&on, shape, layout, inputs, &mut out, &mut lse, &mut AttentionScratch::default());
         out
     };
@@ -155,7 +155,7 @@ fn packed_segments_do_not_see_each_other() {
         let at = range.start * 16..range.end * 16;
         let positions = vec![0; range.len()];
         let layout = Layout { len: range.len(), positions: &positions, segments };
-        let inputs = AttentionInputs { q: &q[at.clone()], k: &k[at.clone()], v: &v[at.clone()] };
+        let inputs = AttentionInputs { q: &q[at.clone()], k: &k[at.clone()], v: &v[at.clone()], rope: None };
         let (mut out, mut lse) = (vec![0.0; at.len()], vec![0.0; range.len() * 2]);
         attention_forward(&on, shape, layout, inputs, &mut out, &mut lse, &mut AttentionScratch::default());
         out
@@ -169,15 +169,71 @@ fn packed_segments_do_not_see_each_other() {
 }
 
 #[test]
-fn rotating_back_undoes_rotating() {
-    let table = RopeTable::new(8, 100.0, 20);
-    let positions: Vec<u32> = (0..20).rev().collect();
-    let x = random(1, 20 * 3 * 8);
-    let mut y = x.clone();
-    let pool = Pool::new(2);
-    let on = Product { pool: &pool, isa: Isa::best(), compute: Compute::F32 };
-    rotate(&on, &table, &positions, &mut y, false);
-    assert_ne!(x, y);
-    rotate(&on, &table, &positions, &mut y, true);
-    close(&y, &wide(&x), 1e-6, "rotated");
+fn queries_and_keys_are_rotated_to_their_positions_and_their_gradients_back() {
+    let shape = AttentionGeometry { heads: 4, kv_heads: 2, head_dim: 6, window: Some(9) };
+    let (len, tokens) = (30, 60);
+    let table = RopeTable::new(6, 100.0, 40);
+    let positions: Vec<u32> = (0..60).map(|i| (i * 7 % 40) as u32).collect();
+    let segments = vec![1; tokens];
+    let layout = Layout { len, positions: &positions, segments: &segments };
+    let (q, k, v, dout) =
+        (random(1, tokens * 24), random(2, tokens * 12), random(3, tokens * 12), random(4, tokens * 24));
+    let rotated = |x: &[f32]| {
+        let mut x = x.to_vec();
+        let width = x.len() / tokens;
+        x.chunks_exact_mut(width).zip(&positions).for_each(|(row, &p)| rope(&table, p as usize, row));
+        x
+    };
+    let (rotated_q, rotated_k) = (rotated(&q), rotated(&k));
+    everywhere(|on, what| {
+        let run = |q: &[f32], k: &[f32], rope: Option<&RopeTable>| {
+            let inputs = AttentionInputs { q, k, v: &v, rope };
+            let mut scratch = AttentionScratch::default();
+            let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; tokens * 4]);
+            attention_forward(on, shape, layout, inputs, &mut out, &mut lse, &mut scratch);
+            let mut gradients = [q, k, &v].map(|x| vec![0.0; x.len()]);
+            let parts = gradients.each_mut().map(Vec::as_mut_slice);
+            attention_backward(on, shape, layout, inputs, &out, &lse, &dout, parts, &mut scratch);
+            (out, gradients)
+        };
+        let (out, [dq, dk, dv]) = run(&q, &k, Some(&table));
+        let (expected, [rotated_dq, rotated_dk, expected_dv]) = run(&rotated_q, &rotated_k, None);
+        close(&out, &wide(&expected), 1e-6, what);
+        // A rotation is the transpose of its inverse.
+        close(&rotated(&dq), &wide(&rotated_dq), 1e-5, what);
+        close(&rotated(&dk), &wide(&rotated_dk), 1e-5, what);
+        close(&dv, &wide(&expected_dv), 1e-5, what);
+    });
+}
+
+#[test]
+fn attention_in_bf16_is_near_that_in_f32_and_the_same_for_any_number_of_threads() {
+    let shape = AttentionGeometry { heads: 4, kv_heads: 2, head_dim: 16, window: Some(40) };
+    let (len, tokens) = (77, 154);
+    let positions = vec![0; tokens];
+    let segments: Vec<u32> = (0..tokens).map(|i| u32::from(i % 77 > 8) + u32::from(i > 120)).collect();
+    let layout = Layout { len, positions: &positions, segments: &segments };
+    let (q, k, v, dout) =
+        (random(1, tokens * 64), random(2, tokens * 32), random(3, tokens * 32), random(4, tokens * 64));
+    let run = |threads, isa, compute| {
+        let pool = Pool::new(threads);
+        let on = Product { pool: &pool, isa, compute };
+        let inputs = AttentionInputs { q: &q, k: &k, v: &v, rope: None };
+        let mut scratch = AttentionScratch::default();
+        let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; tokens * 4]);
+        attention_forward(&on, shape, layout, inputs, &mut out, &mut lse, &mut scratch);
+        let mut gradients = [&q, &k, &v].map(|x| vec![0.0; x.len()]);
+        let parts = gradients.each_mut().map(Vec::as_mut_slice);
+        attention_backward(&on, shape, layout, inputs, &out, &lse, &dout, parts, &mut scratch);
+        (out, gradients)
+    };
+    let (expected, slopes) = run(1, Isa::best(), Compute::F32);
+    for isa in Isa::available() {
+        let one = run(1, isa, Compute::Bf16);
+        close(&one.0, &wide(&expected), 1e-2, "bf16");
+        for (found, expected) in one.1.iter().zip(&slopes) {
+            close(found, &wide(expected), 2e-2, "bf16 gradients");
+        }
+        assert_eq!(one, run(3, isa, Compute::Bf16));
+    }
 }

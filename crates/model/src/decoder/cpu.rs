@@ -12,10 +12,11 @@ use super::{
 use blackletter_kernels::{
     Isa, Pool,
     train::{
-        AttentionInputs, AttentionScratch, Compute, ExpertGradients, ExpertSaved, ExpertScratch,
-        ExpertWeights, HeadScratch, Operand, Product, ProductScratch, add_rows_of, attention_backward,
-        attention_forward, copy, experts_backward, experts_forward, fill, gather_rows, head_loss,
-        rms_norm_backward, rms_norm_rows, rotate, router_backward, router_forward,
+        AttentionBlockScratch, AttentionGradients, AttentionPlace, AttentionSaved, AttentionWeights, Compute,
+        ExpertGradients, ExpertSaved, ExpertScratch, ExpertWeights, HeadScratch, Product, ProductScratch,
+        add_rows_of, attention_block_backward, attention_block_forward, copy, experts_backward,
+        experts_forward, fill, gather_rows, head_loss, rms_norm_backward, rms_norm_rows, router_backward,
+        router_forward,
     },
 };
 use burn::{
@@ -56,12 +57,12 @@ pub(super) struct Cpu {
     pub(super) pool: Pool,
     pub(super) isa: Isa,
     pub(super) products: ProductScratch,
-    attention: AttentionScratch,
+    attention: AttentionBlockScratch,
     experts: ExpertScratch,
     head: HeadScratch,
     pub(super) shelf: Shelf,
     /// What backward passes have used up.
-    attended: Vec<Attended>,
+    attended: Vec<AttentionSaved>,
     projections: Vec<ExpertSaved>,
 }
 
@@ -78,7 +79,7 @@ impl Cpu {
                 // A bad name in the environment is refused where the program starts.
                 isa: Isa::from_env().unwrap_or_else(|_| Isa::best()),
                 products: ProductScratch::default(),
-                attention: AttentionScratch::default(),
+                attention: AttentionBlockScratch::default(),
                 experts: ExpertScratch::default(),
                 head: HeadScratch::default(),
                 shelf: Shelf::default(),
@@ -294,114 +295,78 @@ impl Fused<3> for Router {
     }
 }
 
-/// Rotated queries and keys, values, the mixed values and the logarithms of the sums of exponentials.
-#[derive(Clone, Default)]
-struct Attended {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    mixed: Vec<f32>,
-    lse: Vec<f32>,
-}
-
 impl AttentionBlock {
-    fn attend(&self, cpu: &mut Cpu, [x, norm, wq, wk, wv]: [&[f32]; 5]) -> Attended {
-        let mut saved = cpu.attended.pop().unwrap_or_default();
-        let hidden = norm.len();
-        let tokens = x.len() / hidden;
+    fn place(&self) -> AttentionPlace<'_> {
+        let layout = self.layout();
+        AttentionPlace { shape: self.geometry, layout, rope: &self.rope, epsilon: self.epsilon }
+    }
+
+    fn attend(
+        &self,
+        cpu: &mut Cpu,
+        x: &[f32],
+        weights: &AttentionWeights<'_>,
+        out: &mut [f32],
+    ) -> AttentionSaved {
         let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
-        let mut normal = cpu.shelf.take(x.len());
-        rms_norm_rows(on.pool, on.isa, x, norm, self.epsilon, &mut normal);
-        let Attended { q, k, v, mixed, lse } = &mut saved;
-        for (w, out) in [(wq, &mut *q), (wk, &mut *k), (wv, &mut *v)] {
-            let rows = w.len() / hidden;
-            out.resize(tokens * rows, 0.0);
-            let (x, w) = (Operand::rows(&normal, tokens, hidden), Operand::rows(w, rows, hidden));
-            on.write(x, w, out, false, &mut cpu.products);
-        }
-        cpu.shelf.give(normal);
-        rotate(&on, &self.rope, &self.batch.positions, q, false);
-        rotate(&on, &self.rope, &self.batch.positions, k, false);
-        mixed.resize(q.len(), 0.0);
-        lse.resize(tokens * self.geometry.heads, 0.0);
-        let inputs = AttentionInputs { q, k, v };
-        attention_forward(&on, self.geometry, self.layout(), inputs, mixed, lse, &mut cpu.attention);
+        let mut saved = cpu.attended.pop().unwrap_or_default();
+        let (products, scratch) = (&mut cpu.products, &mut cpu.attention);
+        attention_block_forward(&on, &self.place(), x, weights, out, &mut saved, products, scratch);
         saved
     }
 }
 
 impl Fused<6> for AttentionBlock {
-    type Saved = Option<Attended>;
+    type Saved = Option<AttentionSaved>;
     const BLOCK: Block = Block::Attention;
 
     fn forward(
         &self,
-        [x, norm, wq, wk, wv, wo]: [&[f32]; 6],
+        [x, norm, query, key, value, output]: [&[f32]; 6],
         shapes: [[usize; 2]; 6],
         tracked: bool,
-    ) -> (TensorData, Option<Attended>) {
+    ) -> (TensorData, Option<AttentionSaved>) {
         let cpu = &mut *Cpu::lock();
-        let attended = self.attend(cpu, [x, norm, wq, wk, wv]);
-        let ([tokens, hidden], width) = (shapes[0], shapes[5][1]);
-        let mut out = cpu.copy(x);
-        let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
-        let mixed = Operand::rows(&attended.mixed, tokens, width);
-        on.write(mixed, Operand::rows(wo, hidden, width), &mut out, true, &mut cpu.products);
+        let mut out = cpu.shelf.take(x.len());
+        let saved = self.attend(cpu, x, &AttentionWeights { norm, query, key, value, output }, &mut out);
         let out = TensorData::new(out, shapes[0]);
         if tracked && !self.recompute {
-            return (out, Some(attended));
+            return (out, Some(saved));
         }
-        cpu.attended.push(attended);
+        cpu.attended.push(saved);
         (out, None)
     }
 
-    fn backward(&self, inputs: [&[f32]; 6], saved: Option<Attended>, dout: &[f32]) -> [Vec<f32>; 6] {
-        let [x, norm, wq, wk, wv, wo] = inputs;
+    fn backward(&self, inputs: [&[f32]; 6], saved: Option<AttentionSaved>, dout: &[f32]) -> [Vec<f32>; 6] {
+        let [x, norm, query, key, value, output] = inputs;
+        let weights = AttentionWeights { norm, query, key, value, output };
         let cpu = &mut *Cpu::lock();
-        let saved = saved.unwrap_or_else(|| self.attend(cpu, [x, norm, wq, wk, wv]));
-        let Attended { q, k, v, mixed, lse } = &saved;
-        let hidden = norm.len();
-        let tokens = x.len() / hidden;
-        let width = wo.len() / hidden;
-        let [mut dx, mut dnorm, mut dwq, mut dwk, mut dwv, mut dwo] =
-            inputs.map(|input| cpu.shelf.take(input.len()));
-        let [mut dmixed, mut dq, mut dk, mut dv] = [mixed, q, k, v].map(|x| cpu.shelf.take(x.len()));
-        let [mut normal, mut dnormal] = [x, x].map(|x| cpu.shelf.take(x.len()));
+        let saved = saved.unwrap_or_else(|| {
+            let mut out = cpu.shelf.take(x.len());
+            let saved = self.attend(cpu, x, &weights, &mut out);
+            cpu.shelf.give(out);
+            saved
+        });
+        let mut all = inputs.map(|input| cpu.shelf.take(input.len()));
+        let [dx, norm, query, key, value, output] = &mut all;
+        let mut gradients = AttentionGradients { norm, query, key, value, output };
         let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
-        let products = &mut cpu.products;
-        let rows = Operand::rows(dout, tokens, hidden);
-        on.write(rows, Operand::columns(wo, hidden, width), &mut dmixed, false, products);
-        let columns = Operand::columns(dout, tokens, hidden);
-        on.write(columns, Operand::columns(mixed, tokens, width), &mut dwo, false, products);
-        attention_backward(
+        let (products, scratch) = (&mut cpu.products, &mut cpu.attention);
+        let place = self.place();
+        attention_block_backward(
             &on,
-            self.geometry,
-            self.layout(),
-            AttentionInputs { q, k, v },
-            mixed,
-            lse,
-            &dmixed,
-            [&mut dq[..], &mut dk[..], &mut dv[..]],
-            &mut cpu.attention,
+            &place,
+            x,
+            &weights,
+            &saved,
+            dout,
+            dx,
+            &mut gradients,
+            products,
+            scratch,
         );
-        rotate(&on, &self.rope, &self.batch.positions, &mut dq, true);
-        rotate(&on, &self.rope, &self.batch.positions, &mut dk, true);
-        rms_norm_rows(on.pool, on.isa, x, norm, self.epsilon, &mut normal);
-        let parts = [(&dq, wq, &mut dwq), (&dk, wk, &mut dwk), (&dv, wv, &mut dwv)];
-        for (i, (d, w, dw)) in parts.into_iter().enumerate() {
-            let outputs = w.len() / hidden;
-            let normal = Operand::columns(&normal, tokens, hidden);
-            on.write(Operand::columns(d, tokens, outputs), normal, dw, false, products);
-            let (d, w) = (Operand::rows(d, tokens, outputs), Operand::columns(w, outputs, hidden));
-            on.write(d, w, &mut dnormal, i > 0, products);
-        }
-        let (pool, isa) = (on.pool, on.isa);
-        rms_norm_backward(pool, isa, x, norm, self.epsilon, &dnormal, Some(dout), &mut dx, &mut dnorm);
-        for vector in [dmixed, dq, dk, dv, normal, dnormal] {
-            cpu.shelf.give(vector);
-        }
         cpu.attended.push(saved);
-        [dx, dnorm, dwq, dwk, dwv, dwo]
+        all
     }
 }
 
