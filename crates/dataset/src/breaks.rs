@@ -28,6 +28,10 @@ const STARTS_WHITE: u8 = 1;
 const ENDS_WHITE: u8 = 2;
 /// Token is nothing but whitespace.
 const ALL_WHITE: u8 = 4;
+/// Token may end a sentence.
+const MAY_END: u8 = 8;
+/// Token is a line feed; two bits count up to three of them.
+const LINE: u8 = 16;
 
 /// Bytes that are looked at before a cut.
 const BEFORE: usize = 24;
@@ -88,14 +92,17 @@ impl Breaks {
     fn of(tokens: impl Iterator<Item = Vec<u8>>) -> Self {
         let mut breaks = Self { flags: Vec::new(), bytes: Vec::new(), starts: vec![0] };
         for token in tokens {
-            let white = |byte: Option<&u8>, flag: u8| {
-                if byte.is_some_and(u8::is_ascii_whitespace) { flag } else { 0 }
-            };
+            let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+            let white = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
             let all = !token.is_empty() && token.iter().all(u8::is_ascii_whitespace);
+            let end = token.last().is_some_and(|&last| b".!?;:\"')]".contains(&last) || !last.is_ascii());
+            let lines = token.iter().filter(|&&byte| byte == b'\n').count().min(3) as u8;
             breaks.flags.push(
-                white(token.first(), STARTS_WHITE)
-                    | white(token.last(), ENDS_WHITE)
-                    | if all { ALL_WHITE } else { 0 },
+                flag(white(token.first()), STARTS_WHITE)
+                    | flag(white(token.last()), ENDS_WHITE)
+                    | flag(all, ALL_WHITE)
+                    | flag(end, MAY_END)
+                    | lines * LINE,
             );
             breaks.bytes.extend(&token);
             breaks.starts.push(breaks.bytes.len() as u32);
@@ -119,6 +126,17 @@ impl Breaks {
         let (left, right) = (self.flags(tokens.get(previous)), self.flags(tokens.get(at)));
         if right & ALL_WHITE != 0 || (left & ENDS_WHITE == 0 && right & STARTS_WHITE == 0) {
             return Break::None;
+        }
+        // The common case in a few steps: words with whitespace tokens between them, and no end of a sentence.
+        let (mut lines, mut place) = (right / LINE, previous);
+        let mut flags = left;
+        while flags & ALL_WHITE != 0 && place > 0 && at - place < REACH {
+            lines = (lines + flags / LINE).min(3);
+            place -= 1;
+            flags = self.flags(tokens.get(place));
+        }
+        if lines < 2 && flags & (MAY_END | ENDS_WHITE) == 0 {
+            return Break::Space;
         }
         let before = self.bytes_before(tokens, at);
         let after = self.bytes_after(tokens, at);
