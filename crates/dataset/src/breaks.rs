@@ -102,7 +102,7 @@ impl Breaks {
                     | flag(white(token.last()), ENDS_WHITE)
                     | flag(all, ALL_WHITE)
                     | flag(end, MAY_END)
-                    | lines * LINE,
+                    | (lines * LINE),
             );
             breaks.bytes.extend(&token);
             breaks.starts.push(breaks.bytes.len() as u32);

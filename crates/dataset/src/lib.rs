@@ -10,6 +10,7 @@
 
 mod breaks;
 mod build;
+pub mod derive;
 mod draw;
 mod error;
 pub mod example;

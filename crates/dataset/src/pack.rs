@@ -1,7 +1,9 @@
-//! Best-fit packing: things of different length into rows of one length.
+//! Best-fit packing: things of different length into rows of one length, each into the row with the least room that it fits
+//! in.
 //!
-//! Longest first, each into the row with the least room that it fits in. For bin packing that needs at most 11/9 of the best
-//! possible number of rows, plus one (Johnson, 1973); with the lengths that segments have, nearly all rows end up full.
+//! With the longest first that needs at most 11/9 of the best possible number of rows, plus one (Johnson, 1973). That is
+//! for segments, many of which fill more than half a row. Short things, as examples are, fill rows nearly as well in any
+//! order; theirs is random, so that rows do not consist of things of one length.
 
 /// Lists of numbers, one after the other.
 #[derive(Debug, Default)]
@@ -78,9 +80,40 @@ impl Rooms {
     }
 }
 
-/// Packs `items`, in the order given where lengths are equal, into rows of `size`; each is at most that long.
+/// Packs `items`, in the order given, into rows of `size`; each is at most that long.
 pub(crate) fn pack(items: &[u32], length: impl Fn(u32) -> usize, size: usize) -> Lists {
-    // Longest first: a counting sort, which keeps the order of equals.
+    let mut rooms = Rooms { rows: vec![Vec::new(); size + 1], some: vec![0; size / 64 + 1] };
+    let mut row_of = Vec::with_capacity(items.len());
+    let mut rows = 0u32;
+    for &item in items {
+        let len = length(item).min(size);
+        let (room, row) = rooms.take(len).unwrap_or_else(|| {
+            rows += 1;
+            (size, rows - 1)
+        });
+        rooms.put(room - len, row);
+        row_of.push(row);
+    }
+    drop(rooms);
+    let mut starts = vec![0u32; rows as usize + 1];
+    for &row in &row_of {
+        starts[row as usize + 1] += 1;
+    }
+    for at in 1..starts.len() {
+        starts[at] += starts[at - 1];
+    }
+    let mut next = starts.clone();
+    let mut packed = vec![0; items.len()];
+    for (&item, &row) in items.iter().zip(&row_of) {
+        packed[next[row as usize] as usize] = item;
+        next[row as usize] += 1;
+    }
+    Lists { starts, items: packed }
+}
+
+/// Items in the order of their lengths, longest first; the order of equals stays.
+pub(crate) fn longest_first(items: &[u32], length: impl Fn(u32) -> usize, size: usize) -> Vec<u32> {
+    // A counting sort.
     let mut counts = vec![0u32; size + 2];
     let place = |item: u32| size - length(item).min(size);
     for &item in items {
@@ -100,33 +133,7 @@ pub(crate) fn pack(items: &[u32], length: impl Fn(u32) -> usize, size: usize) ->
             *next += 1;
         }
     }
-    let mut rooms = Rooms { rows: vec![Vec::new(); size + 1], some: vec![0; size / 64 + 1] };
-    let mut row_of = Vec::with_capacity(sorted.len());
-    let mut rows = 0u32;
-    for &item in &sorted {
-        let len = length(item).min(size);
-        let (room, row) = rooms.take(len).unwrap_or_else(|| {
-            rows += 1;
-            (size, rows - 1)
-        });
-        rooms.put(room - len, row);
-        row_of.push(row);
-    }
-    drop(rooms);
-    let mut starts = vec![0u32; rows as usize + 1];
-    for &row in &row_of {
-        starts[row as usize + 1] += 1;
-    }
-    for at in 1..starts.len() {
-        starts[at] += starts[at - 1];
-    }
-    let mut next = starts.clone();
-    let mut packed = vec![0; sorted.len()];
-    for (&item, &row) in sorted.iter().zip(&row_of) {
-        packed[next[row as usize] as usize] = item;
-        next[row as usize] += 1;
-    }
-    Lists { starts, items: packed }
+    sorted
 }
 
 #[cfg(test)]
@@ -162,7 +169,10 @@ mod tests {
     #[test]
     fn what_fills_a_row_exactly_is_put_together() {
         let lengths = [6, 4, 7, 3, 10, 1];
-        let packed = pack(&[0, 1, 2, 3, 4, 5], |item| lengths[item as usize], 10);
+        let length = |item: u32| lengths[item as usize];
+        let sorted = longest_first(&[0, 1, 2, 3, 4, 5], length, 10);
+        assert_eq!(sorted, [4, 2, 0, 1, 3, 5]);
+        let packed = pack(&sorted, length, 10);
         let mut rows: Vec<Vec<u32>> = (0..packed.len()).map(|row| packed.get(row).to_vec()).collect();
         rows.sort();
         assert_eq!(rows, [vec![0, 1], vec![2, 3], vec![4], vec![5]]);

@@ -7,7 +7,7 @@ use crate::{
     breaks::Breaks,
     draw::{Draw, Purpose},
     error::DatasetError,
-    pack::{Lists, pack},
+    pack::{Lists, longest_first, pack},
     row::{IGNORED, Kind, Padding, Row, RowPart, StreamConfig},
     segment::{Lengths, SMALLEST_CONTEXT, Segment, cut},
     store::TokenStore,
@@ -209,7 +209,7 @@ impl RowStream {
                 draw.shuffle(&mut order);
                 let length =
                     |item: u32| segments.get(item as usize).map_or(0, |segment| segment.len as usize);
-                pack(&order, length, self.config.context)
+                pack(&longest_first(&order, length, self.config.context), length, self.config.context)
             }
         };
         let mut rows: Vec<u32> = (0..documents.len() as u32).collect();

@@ -1,7 +1,11 @@
 //! `blackletter dataset`
 
 use crate::{commands::tokenizer::use_threads, failure::Failure, output};
-use blackletter_dataset::{Inputs, Padding, Progress, RowStream, StreamConfig, TokenStore, build, show};
+use blackletter_dataset::{
+    Inputs, Padding, Progress, RowStream, StreamConfig, TokenStore, build,
+    derive::{self, DeriveOptions, Part},
+    show,
+};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
@@ -10,6 +14,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Build(Build),
+    Sft(Sft),
     Show(Show),
 }
 
@@ -17,6 +22,7 @@ impl Command {
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Build(args) => args.run(),
+            Self::Sft(args) => args.run(),
             Self::Show(args) => args.run(),
         }
     }
@@ -85,6 +91,66 @@ impl Build {
             "example_tokens": manifest.sft.tokens, "answer_tokens": manifest.sft.answer_tokens,
         });
         output::print(format!("{summary:#}\n"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Which {
+    /// All documents but the held-out ones.
+    Train,
+    /// The held-out documents.
+    Heldout,
+}
+
+/// Derive supervised examples from a corpus
+///
+/// Asks documents what they answer themselves: a section's heading, text and citation, what a term means, the clause that a
+/// heading names, title, date, citation, parties and amounts as JSON. Every answer stands in its document. Writes JSON lines with
+/// `kind`, `instruction`, `input`, `output`, and `document`, `dataset` and `license`; prints how many there are of each kind and
+/// why others were left out. The same corpus gives the same lines.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "EXAMPLE:\n  blackletter dataset sft --corpus corpus/ --out examples.jsonl")]
+pub struct Sft {
+    /// The corpus, as `corpus build` or `corpus ingest` makes it.
+    #[arg(long, value_name = "DIR")]
+    corpus: PathBuf,
+    /// Which documents to ask.
+    #[arg(long, default_value = "train")]
+    part: Which,
+    /// Most bytes of instruction, input and output together.
+    #[arg(long, value_name = "N", default_value_t = DeriveOptions::default().max_bytes)]
+    max_bytes: usize,
+    /// Threads to use; all by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl Sft {
+    fn run(self) -> Result<(), Failure> {
+        use_threads(self.threads)?;
+        if self.max_bytes < derive::LEAST_BYTES {
+            return Err(Failure::usage(format!("--max-bytes must be at least {}", derive::LEAST_BYTES)));
+        }
+        let bar = bar()?;
+        let mut progress = |done, all| {
+            bar.set_message(if done * 2 < all { "terms" } else { "examples" });
+            bar.set_length(all);
+            bar.set_position(done);
+        };
+        let part = match self.part {
+            Which::Train => Part::Train,
+            Which::Heldout => Part::Heldout,
+        };
+        let options = DeriveOptions { part, max_bytes: self.max_bytes };
+        let derivation = derive::derive(&self.corpus, &self.out, options, &mut progress)?;
+        bar.finish_and_clear();
+        if derivation.examples == 0 {
+            eprintln!("note: no document answered any question");
+        }
+        output::print(format!("{:#}\n", serde_json::to_value(&derivation)?))
     }
 }
 
