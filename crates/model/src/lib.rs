@@ -19,4 +19,4 @@ pub use config::{ConfigError, MixtralConfig};
 pub use describe::{DescribeError, Description, describe};
 pub use generation_config::GenerationConfig;
 pub use random::{normal_values, random_checkpoint};
-pub use write::{TensorSource, WriteError, write_checkpoint, write_tensors};
+pub use write::{TensorSource, WriteError, write_checkpoint, write_tensors, write_tensors_to};

@@ -76,7 +76,7 @@ pub fn write_checkpoint(
         for tensor in &shard {
             weight_map.insert(tensor.name.clone(), json!(name));
         }
-        write_file(&dir.join(name), |out| write_shard(out, shard))?;
+        write_file(&dir.join(name), |out| write_tensors_to(out, shard))?;
     }
     if count > 1 {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
@@ -102,10 +102,14 @@ pub fn write_checkpoint(
 /// # Errors
 /// When the disk refuses.
 pub fn write_tensors(path: &Path, tensors: Vec<TensorSource<'_>>) -> Result<(), WriteError> {
-    write_file(path, |out| write_shard(out, tensors))
+    write_file(path, |out| write_tensors_to(out, tensors))
 }
 
-fn write_shard(out: &mut dyn Write, tensors: Vec<TensorSource<'_>>) -> io::Result<()> {
+/// Writes tensors in the form of a safetensors file.
+///
+/// # Errors
+/// When `out` refuses, two tensors have one name, or bytes are not as many as a shape takes.
+pub fn write_tensors_to(out: &mut dyn Write, tensors: Vec<TensorSource<'_>>) -> io::Result<()> {
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut offset = 0;

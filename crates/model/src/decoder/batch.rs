@@ -179,6 +179,32 @@ impl Batch {
         Self::new(len, ids, positions, segments, targets, vocabulary)
     }
 
+    /// Tokens of a row.
+    #[allow(clippy::len_without_is_empty)] // A batch is never empty.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Token ids, `[rows × len]`.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Places for the rotary embedding, `[rows × len]`.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// Which tokens see each other, `[rows × len]`; 0 is padding.
+    pub fn segments(&self) -> &[u32] {
+        &self.segments
+    }
+
+    /// What each token is to predict, `[rows × len]`, or [`IGNORED`].
+    pub fn target_ids(&self) -> &[i64] {
+        &self.targets
+    }
+
     /// Tokens, padding included.
     pub fn tokens(&self) -> usize {
         self.ids.len()

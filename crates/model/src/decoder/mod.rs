@@ -23,12 +23,12 @@ mod shelf;
 mod weights;
 
 pub use batch::{Batch, BatchError, IGNORED};
-pub use blackletter_kernels::train::{AdamW, Compute};
+pub use blackletter_kernels::train::{AdamW, Compute, Muon};
 pub use burn::tensor::{Device, Gradients, Tensor, TensorData};
 pub use cpu::use_threads;
 pub use network::{Bodies, Decoder, Loss, LossOptions};
 pub use ops::DecoderOps;
-pub use optimizer::{adamw, add_gradients, sum_of_squares};
+pub use optimizer::{adamw, add_gradients, muon, sum_of_squares};
 pub use profile::{BlockTime, take_profile};
 pub use report::{LossError, LossReport, stored_batch_loss};
 pub use weights::{Parameter, ParameterMut};

@@ -5,11 +5,14 @@ use super::{
     network::floats,
     profile::{Block, Direction, timed},
 };
-use blackletter_kernels::train::{self, AdamW, adamw_step};
+use blackletter_kernels::train::{
+    self, AdamW, Compute, Muon, MuonScratch, Product, ProductScratch, adamw_step, muon_step,
+};
 use burn::{
     backend::{Flex, TensorMetadata},
-    tensor::Tensor,
+    tensor::{Tensor, TensorData},
 };
+use std::sync::{Mutex, PoisonError};
 
 /// AdamW (Loshchilov and Hutter 2019): the new parameter, mean and mean square. On the CPU all are updated in one pass, in
 /// place where nobody else holds them.
@@ -32,8 +35,8 @@ pub fn adamw(
         )
     {
         drop((parameter, gradient, mean, square));
-        let g = g.to_contiguous();
-        let [mut p, mut m, mut v] = [p, m, v].map(|t| if t.is_contiguous() { t } else { t.to_contiguous() });
+        let [mut p, g, mut m, mut v] =
+            [p, g, m, v].map(|t| if t.is_contiguous() { t } else { t.to_contiguous() });
         debug_assert_eq!(p.shape(), g.shape());
         {
             let cpu = &mut *Cpu::lock();
@@ -77,12 +80,50 @@ pub fn add_gradients(sum: Tensor<2>, more: Tensor<2>) -> Tensor<2> {
         && let (Ok(s), Ok(m)) =
             (sum.clone().try_into_primitive::<Flex>(), more.clone().try_into_primitive::<Flex>())
     {
-        drop(sum);
-        let mut s = if s.is_contiguous() { s } else { s.to_contiguous() };
-        let m = m.to_contiguous();
+        drop((sum, more));
+        let [mut s, m] = [s, m].map(|t| if t.is_contiguous() { t } else { t.to_contiguous() });
         debug_assert_eq!(s.shape(), m.shape());
-        train::add_to(&Cpu::lock().pool, m.as_slice::<f32>().unwrap_or_default(), s.storage_mut::<f32>());
+        let cpu = &mut *Cpu::lock();
+        train::add_to(&cpu.pool, m.as_slice::<f32>().unwrap_or_default(), s.storage_mut::<f32>());
+        cpu.shelf.give_tensor(m);
         return Tensor::from_primitive::<Flex>(s);
     }
     sum + more
+}
+
+/// One step of Muon (Jordan et al. 2024) on `count` matrices that lie one below the other: the new parameter and momentum.
+///
+/// `compute` is for the products of the Newton–Schulz iteration, which bf16 is enough for.
+/// Computed on the CPU, in place for tensors that are there and that nobody else holds. All have one shape and record no
+/// gradients.
+pub fn muon(
+    options: &Muon,
+    count: usize,
+    compute: Compute,
+    parameter: Tensor<2>,
+    gradient: Tensor<2>,
+    momentum: Tensor<2>,
+) -> [Tensor<2>; 2] {
+    static SCRATCH: Mutex<Option<(ProductScratch, MuonScratch)>> = Mutex::new(None);
+    let (shape, device) = (parameter.dims(), parameter.device());
+    let [mut p, mut g, mut m] = [parameter, gradient, momentum].map(into_floats);
+    {
+        let cpu = &mut *Cpu::lock();
+        let on = Product { pool: &cpu.pool, isa: cpu.isa, compute };
+        let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
+        let (products, buffers) = scratch.get_or_insert_default();
+        let one = [shape[0] / count.max(1), shape[1]];
+        timed(Block::Optimiser, Direction::Forward, || {
+            muon_step(&on, options, one, &mut g, &mut p, &mut m, products, buffers);
+        });
+        cpu.shelf.give(g);
+    }
+    [p, m].map(|values| Tensor::from_data(TensorData::new(values, shape), &device))
+}
+
+/// A tensor's numbers, without a copy when nobody else holds them.
+fn into_floats(tensor: Tensor<2>) -> Vec<f32> {
+    let data = tensor.into_data();
+    let count = data.num_elements();
+    data.try_into_vec::<f32>().unwrap_or_else(|_| vec![0.0; count])
 }

@@ -31,6 +31,13 @@ pub struct ParameterMut<'a> {
     pub tensor: &'a mut Tensor<2>,
 }
 
+impl ParameterMut<'_> {
+    /// Rows and columns of the whole parameter, whatever its tensor holds now.
+    pub fn size(&self) -> [usize; 2] {
+        stacked(self.names.len(), &self.shape)
+    }
+}
+
 type Named = (Vec<String>, Vec<usize>);
 
 /// Names and shapes of all parameters, in the order of [`Decoder::tensors`].
@@ -103,6 +110,22 @@ impl Decoder {
         Ok(Self::build(checkpoint.config.clone(), values.into_iter(), device))
     }
 
+    /// A decoder whose weights are yet to be put in place ([`Self::parameters_mut`]); until then it cannot compute.
+    pub fn empty(config: &MixtralConfig, device: &Device) -> Self {
+        let nothing = named(config).into_iter().map(|_| (vec![0.0], [1, 1]));
+        Self::build(config.clone(), nothing, device)
+    }
+
+    /// The same weights under a configuration that differs in what is no geometry: context, window, special tokens,
+    /// coefficients.
+    ///
+    /// # Panics
+    /// When the shapes of weights differ.
+    pub fn set_config(&mut self, config: MixtralConfig) {
+        assert_eq!(named(&self.config), named(&config), "a configuration of another geometry");
+        self.config = config;
+    }
+
     /// Random weights: normal with `deviation`, norms 1; a function of `seed` alone.
     pub fn random(config: &MixtralConfig, seed: u64, deviation: f32, device: &Device) -> Self {
         let values = named(config).into_iter().enumerate().map(|(i, (names, shape))| {
@@ -169,6 +192,15 @@ impl Decoder {
             [attention_norm, query, key, value, output, expert_norm, router, w1, w2, w3]
         });
         [&mut self.embedding].into_iter().chain(layers).chain([&mut self.final_norm]).chain(&mut self.head)
+    }
+
+    /// The same weights without a record of gradients: for evaluation. While it lives, weights cannot be changed in place.
+    pub fn frozen(&self) -> Self {
+        let mut frozen = self.clone();
+        for tensor in frozen.tensors_mut() {
+            *tensor = tensor.clone().inner();
+        }
+        frozen
     }
 
     /// All parameters, in the order of the computation.
