@@ -2,7 +2,8 @@
 
 use crate::{
     commands::{
-        bench, completions, corpus, dataset, generate, inspect, loss, man, quantize, score, tokenizer,
+        bench, completions, corpus, dataset, export, generate, inspect, loss, man, quantize, score,
+        tokenizer, train,
     },
     failure::Failure,
 };
@@ -25,6 +26,8 @@ pub enum Command {
     Score(score::Args),
     Inspect(inspect::Args),
     Quantize(quantize::Args),
+    Train(train::Args),
+    Export(export::Args),
     Loss(loss::Args),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -49,6 +52,8 @@ impl Command {
             Self::Score(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Quantize(args) => args.run(),
+            Self::Train(args) => args.run(),
+            Self::Export(args) => args.run(),
             Self::Loss(args) => args.run(),
             Self::Bench(command) => command.run(),
             Self::Completions(args) => args.run(),

@@ -1,4 +1,4 @@
-//! Ctrl-C while results are being made: the first ends the work, which prints what there is; the second ends the process.
+//! Ctrl-C (or SIGTERM) while results are being made: the first ends the work, which prints what there is; the second ends the process.
 
 use crate::failure::Failure;
 use std::{
@@ -8,7 +8,7 @@ use std::{
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// From now on, Ctrl-C is caught.
+/// From now on, Ctrl-C and SIGTERM are caught.
 ///
 /// # Errors
 /// When the system refuses.

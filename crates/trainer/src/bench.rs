@@ -1,10 +1,15 @@
 //! Speed of training steps on this machine, beside its multiply-add rate: `blackletter bench train`.
 
-use crate::{optimizer::Optimizer, step::GlobalGradient};
-use blackletter_kernels::{Arithmetic, Isa, Pool, gemm_rate};
+use crate::{
+    clip,
+    config::{DtypeKind, OptimizerConfig, OptimizerKind},
+    optimizer::Optimizer,
+    step::GlobalGradient,
+};
+use blackletter_kernels::{Isa, Pool, gemm_rate};
 use blackletter_model::{
     MixtralConfig,
-    decoder::{AdamW, Batch, BatchError, Decoder, Device, LossOptions, use_threads},
+    decoder::{Batch, BatchError, BlockTime, Decoder, Device, LossOptions, take_profile, use_threads},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -26,6 +31,30 @@ pub struct BenchOptions {
     pub recompute: bool,
     /// Of weights and tokens.
     pub seed: u64,
+    /// How parameters are updated.
+    pub optimizer: OptimizerKind,
+    /// Arithmetic of matrix products.
+    pub dtype: DtypeKind,
+    /// Tells where the time goes.
+    pub profile: bool,
+}
+
+/// Where the time of a step goes, for one kind of block.
+#[derive(Clone, Debug, Serialize)]
+pub struct BlockShare {
+    /// `embedding`, `attention`, `router`, `experts`, `norm`, `head` (its gradients are made in the forward pass), `optimiser`,
+    /// or `other`.
+    pub block: String,
+    /// Seconds of a step, forward.
+    pub forward_s: f64,
+    /// Seconds of a step, backward.
+    pub backward_s: f64,
+    /// Share of a step.
+    pub share: f64,
+    /// Products of the forward pass per second, as a share of the machine's rate.
+    pub forward_mfu: f64,
+    /// The same of the backward pass.
+    pub backward_mfu: f64,
 }
 
 /// What came out.
@@ -38,7 +67,7 @@ pub struct BenchReport {
     /// Tokens of a row.
     pub seq: usize,
     /// Arithmetic of products.
-    pub dtype: &'static str,
+    pub dtype: DtypeKind,
     /// Instruction set.
     pub simd: String,
     /// Threads.
@@ -59,6 +88,9 @@ pub struct BenchReport {
     pub update_s: f64,
     /// Loss of each step, the first one included, which is not timed.
     pub losses: Vec<f64>,
+    /// Where the time goes, when it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Vec<BlockShare>>,
 }
 
 /// Trains a model of random weights on random tokens.
@@ -66,31 +98,34 @@ pub struct BenchReport {
 /// # Errors
 /// When the lengths make no batch.
 pub fn bench(config: &MixtralConfig, options: &BenchOptions) -> Result<BenchReport, BatchError> {
-    let BenchOptions { batch, seq, steps, threads, recompute, seed } = *options;
+    let BenchOptions { batch, seq, steps, threads, recompute, seed, optimizer, dtype, profile } = *options;
     let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     use_threads(threads);
     let mut decoder = Decoder::random(config, seed, 0.02, &Device::flex().autodiff());
-    let mut optimizer = Optimizer::new(&decoder);
-    let loss_options = LossOptions { recompute, ..LossOptions::of(config) };
+    let rule = OptimizerConfig {
+        name: optimizer,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        momentum: 0.95,
+    };
+    let mut optimizer = Optimizer::new(&decoder, &rule, dtype.compute());
+    let loss_options = LossOptions { recompute, compute: dtype.compute(), ..LossOptions::of(config) };
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let (mut losses, mut step_s, mut gradient_s, mut update_s) = (vec![], vec![], vec![], vec![]);
     for step in 0..=steps {
+        if step == 1 {
+            // The first step warms up.
+            take_profile();
+        }
         let batch = random_batch(&mut random, config, batch, seq)?;
         let start = Instant::now();
         let gradient = GlobalGradient::of(&decoder, &[batch], &loss_options);
         let gradient_time = start.elapsed().as_secs_f64();
-        let norm = gradient.norm();
-        let rule = AdamW {
-            rate: 3e-4,
-            beta1: 0.9,
-            beta2: 0.95,
-            epsilon: 1e-8,
-            decay: 0.1,
-            gradient_scale: (1.0 / (norm + 1e-6)).min(1.0) as f32,
-            step: 0,
-        };
+        let scale = clip::scale(gradient.norm(), 1.0);
         losses.push(gradient.loss.total);
-        optimizer.step(&mut decoder, gradient.gradients, &rule);
+        optimizer.step(&mut decoder, gradient.gradients, step as u64 + 1, 3e-4, scale);
         let time = start.elapsed().as_secs_f64();
         if step > 0 {
             step_s.push(time);
@@ -99,14 +134,15 @@ pub fn bench(config: &MixtralConfig, options: &BenchOptions) -> Result<BenchRepo
         }
     }
     let peak_memory_bytes = peak_memory();
+    let times = take_profile();
     let isa = Isa::from_env().unwrap_or_else(|_| Isa::best());
-    let rate = gemm_rate(&Pool::new(threads), isa, Arithmetic::F32, 5);
+    let rate = gemm_rate(&Pool::new(threads), isa, dtype.arithmetic(), 5);
     let tokens_per_s = (batch * seq) as f64 / median(&step_s);
     Ok(BenchReport {
         parameters: config.total_parameters(),
         batch,
         seq,
-        dtype: "f32",
+        dtype,
         simd: isa.to_string(),
         threads,
         tokens_per_s,
@@ -115,9 +151,35 @@ pub fn bench(config: &MixtralConfig, options: &BenchOptions) -> Result<BenchRepo
         peak_memory_bytes,
         gradient_s: median(&gradient_s),
         update_s: median(&update_s),
+        profile: profile.then(|| shares(&times, &step_s, rate)),
         step_s,
         losses,
     })
+}
+
+/// Times of all steps as shares of one.
+fn shares(times: &[BlockTime], step_s: &[f64], rate: f64) -> Vec<BlockShare> {
+    let (steps, whole) = (step_s.len().max(1) as f64, step_s.iter().sum::<f64>());
+    let reached =
+        |operations: f64, seconds: f64| if seconds > 0.0 { operations / seconds / rate } else { 0.0 };
+    let share = |block: &str, forward: f64, backward: f64, mfu: [f64; 2]| BlockShare {
+        block: block.into(),
+        forward_s: forward / steps,
+        backward_s: backward / steps,
+        share: (forward + backward) / whole,
+        forward_mfu: mfu[0],
+        backward_mfu: mfu[1],
+    };
+    let known: f64 = times.iter().map(|t| t.forward_seconds + t.backward_seconds).sum();
+    times
+        .iter()
+        .map(|t| {
+            let forward = reached(t.forward_operations, t.forward_seconds);
+            let backward = reached(t.backward_operations, t.backward_seconds);
+            share(t.block, t.forward_seconds, t.backward_seconds, [forward, backward])
+        })
+        .chain([share("other", (whole - known).max(0.0), 0.0, [0.0; 2])])
+        .collect()
 }
 
 /// Floating-point operations of the matrix products per token, forward and backward: 6 per weight that the token is

@@ -4,11 +4,12 @@ use super::model::{self, ModelOptions};
 use crate::{failure::Failure, output};
 use blackletter_engine::{LoadOptions, MeasureOptions, ModelFiles, measure};
 use blackletter_model::{Dtype, MixtralConfig, random_checkpoint};
-use blackletter_trainer::bench::{BenchOptions, bench};
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
+use blackletter_trainer::{
+    bench::{BenchOptions, bench},
+    config::{DtypeKind, OptimizerKind},
+    geometry,
 };
+use std::{env, path::PathBuf};
 
 /// Measure speed on this machine, beside what the machine can do
 #[derive(Debug, clap::Subcommand)]
@@ -120,12 +121,39 @@ pub struct Train {
     /// Make activations anew in the backward pass instead of keeping them: less memory, more time.
     #[arg(long)]
     recompute: bool,
+    /// Arithmetic of matrix products; bf16 keeps weights and sums in f32.
+    #[arg(long, value_enum, value_name = "DTYPE", default_value_t = Arithmetic::F32)]
+    dtype: Arithmetic,
+    /// Tell where the time goes: seconds and share of the multiply-add rate of each kind of block.
+    #[arg(long)]
+    profile: bool,
+    /// How parameters are updated.
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = Optimizer::Adamw)]
+    optimizer: Optimizer,
     /// Seed of weights and tokens.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Threads [default: one per core]. Losses do not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+}
+
+/// [`DtypeKind`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Arithmetic {
+    /// Single precision
+    F32,
+    /// Inputs rounded to bfloat16, sums in single precision
+    Bf16,
+}
+
+/// [`OptimizerKind`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Optimizer {
+    /// AdamW for all
+    Adamw,
+    /// Muon for the hidden matrices, AdamW for the rest
+    Muon,
 }
 
 impl Train {
@@ -142,22 +170,16 @@ impl Train {
             threads: self.threads.map(usize::from),
             recompute: self.recompute,
             seed: self.seed,
+            optimizer: match self.optimizer {
+                Optimizer::Adamw => OptimizerKind::AdamW,
+                Optimizer::Muon => OptimizerKind::Muon,
+            },
+            dtype: match self.dtype {
+                Arithmetic::F32 => DtypeKind::F32,
+                Arithmetic::Bf16 => DtypeKind::Bf16,
+            },
+            profile: self.profile,
         };
         output::print(serde_json::to_string_pretty(&bench(&config, &options)?)? + "\n")
     }
-}
-
-/// A geometry from a file, or a published one by name.
-fn geometry(name: &str) -> Result<MixtralConfig, Failure> {
-    if let Some(config) = MixtralConfig::geometry(name) {
-        return Ok(config);
-    }
-    let path = Path::new(name);
-    let bytes = fs::read(path).map_err(|e| {
-        Failure::failed(format!(
-            "cannot read the geometry {name}: {e} (it is a config.json, or one of {})",
-            MixtralConfig::GEOMETRIES.join(", ")
-        ))
-    })?;
-    Ok(MixtralConfig::from_json(&bytes)?)
 }

@@ -1,0 +1,358 @@
+//! A run from its beginning, or from a checkpoint, to its end.
+
+use crate::{
+    checkpoint, clip,
+    config::RunConfig,
+    data::{Feed, Shape, StepData},
+    error::TrainError,
+    evaluate::{Evaluation, Heldout},
+    export::{self, MODEL_CONFIG},
+    keep_batch,
+    report::{self, Line, Metrics, StepRecord},
+    samples::{Sample, Sampler},
+    setup::{CHECKPOINTS, CONFIG, Plan, Progress, prepare_directory},
+    step::GlobalGradient,
+};
+use blackletter_dataset::{Kind, TokenStore};
+use blackletter_kernels::{Isa, Pool, gemm_rate};
+use blackletter_model::{
+    MixtralConfig,
+    decoder::{Decoder, LossOptions, use_threads},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+
+/// What a run tells while it goes on.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// It begins, or goes on after `done` steps.
+    Started {
+        /// Where it is written.
+        run: &'a Path,
+        /// Numbers of the model.
+        parameters: u64,
+        /// Steps done.
+        done: u64,
+        /// All steps.
+        steps: u64,
+        /// Rows of an epoch.
+        epoch_rows: u64,
+        /// Multiply-add rate of the machine, operations per second.
+        rate: f64,
+    },
+    /// A step is done.
+    Step(&'a StepRecord),
+    /// Held-out documents have been scored; `average` tells whether with the averaged weights.
+    Evaluated {
+        /// The step.
+        step: u64,
+        /// Whether of the averaged weights.
+        average: bool,
+        /// The scores.
+        scores: &'a Evaluation,
+    },
+    /// A text has been generated.
+    Sampled {
+        /// The step.
+        step: u64,
+        /// The text.
+        sample: &'a Sample,
+    },
+    /// A checkpoint is whole.
+    Saved(&'a Path),
+    /// Something that the user should know.
+    Note(&'a str),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished,
+    /// It was asked to stop, and has saved.
+    Stopped,
+}
+
+type Observer<'o> = &'o mut dyn FnMut(Event<'_>);
+
+/// Trains. `stop` is asked after every step; when it says so, the run saves and ends.
+///
+/// # Errors
+/// When the configuration does not fit its data (before anything is written), the loss is no number any more, or the file
+/// system refuses; the last whole checkpoint stays.
+pub fn train(
+    config: &RunConfig,
+    resume: bool,
+    stop: &dyn Fn() -> bool,
+    observe: Observer<'_>,
+) -> Result<Outcome, TrainError> {
+    use_threads(config.threads);
+    let mut run = Run::open(config, resume, observe)?;
+    let steps = config.schedule.steps;
+    while run.progress.state.step < steps {
+        run.step(observe)?;
+        let step = run.progress.state.step;
+        let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
+        let heldout = if due(config.evaluation.every) { run.evaluate(observe)? } else { None };
+        if due(config.samples.every) {
+            run.sample(observe)?;
+        }
+        let stopping = step < steps && stop();
+        if due(config.checkpoints.every) || stopping {
+            run.save(heldout, observe)?;
+        }
+        if stopping {
+            run.draw(observe);
+            return Ok(Outcome::Stopped);
+        }
+    }
+    run.draw(observe);
+    Ok(Outcome::Finished)
+}
+
+/// A run that goes on.
+struct Run<'c> {
+    config: &'c RunConfig,
+    progress: Progress,
+    store: TokenStore,
+    feed: Feed,
+    heldout: Heldout,
+    sampler: Sampler,
+    metrics: Metrics,
+    loss: LossOptions,
+    /// Operations per token, and per second of the machine.
+    flops: (f64, f64),
+    last: Option<PathBuf>,
+}
+
+impl<'c> Run<'c> {
+    fn open(config: &'c RunConfig, resume: bool, observe: Observer<'_>) -> Result<Self, TrainError> {
+        let plan = Plan::new(config)?;
+        prepare_directory(config, resume)?;
+        let mut progress = Progress::new(config, &plan)?;
+        let Plan { store, stream, model, .. } = plan;
+        let micro = config.data.micro_batch_rows;
+        let (context, vocabulary) = (config.stream.context, model.vocab_size);
+        let heldout = Heldout::new(&store, context, micro, config.evaluation.tokens, vocabulary)?;
+        let folder = config.run.join(CHECKPOINTS);
+        let mut last = None;
+        if resume {
+            checkpoint::remove_unfinished(&folder);
+            let found = checkpoint::read_last(&folder, &mut |note| observe(Event::Note(&note)))?;
+            match found {
+                Some(stored) => {
+                    last = Some(stored.path.clone());
+                    progress.resume(stored)?;
+                }
+                None => observe(Event::Note("there is no checkpoint yet: the run begins anew")),
+            }
+        }
+        write_inputs(config, &store, &model)?;
+        let metrics = Metrics::open(&config.run, progress.state.step)?;
+        let loss = LossOptions {
+            recompute: config.recompute,
+            compute: config.dtype.compute(),
+            z_coefficient: config.loss.z_loss,
+            ..LossOptions::of(&model)
+        };
+        let rate = machine_rate(config);
+        observe(Event::Started {
+            run: &config.run,
+            parameters: model.total_parameters(),
+            done: progress.state.step,
+            steps: config.schedule.steps,
+            epoch_rows: stream.rows(progress.state.place.epoch),
+            rate,
+        });
+        let shape = Shape { rows: config.data.rows, micro_batch_rows: micro, vocabulary };
+        let feed = Feed::start(Arc::new(stream), progress.state.place, shape);
+        let sampler = Sampler::new(&config.samples, config.threads);
+        let flops = (crate::bench::flops_per_token(&model), rate);
+        Ok(Self { config, progress, store, feed, heldout, sampler, metrics, loss, flops, last })
+    }
+
+    /// One step: gradient, clipping, update, and the record of it.
+    fn step(&mut self, observe: Observer<'_>) -> Result<(), TrainError> {
+        let start = Instant::now();
+        let data = self.feed.next()?;
+        let config = self.config;
+        let state = &mut self.progress.state;
+        let step = state.step + 1;
+        let gradient = GlobalGradient::of(&self.progress.decoder, &data.batches, &self.loss);
+        let (loss, norm) = (gradient.loss, gradient.norm());
+        for (what, value) in [("loss", loss.total), ("norm of the gradient", norm)] {
+            if !value.is_finite() {
+                let kept = keep_batch::write(&config.run, step, &data.batches)?;
+                return Err(TrainError::NotFinite { step, what, value, kept });
+            }
+        }
+        let threshold = config.clip.threshold(&state.norms);
+        config.clip.remember(&mut state.norms, norm);
+        let rate = config.schedule.rate(step);
+        let scale = clip::scale(norm, threshold);
+        self.progress.optimizer.step(&mut self.progress.decoder, gradient.gradients, step, rate, scale);
+        state.step = step;
+        let before = state.tokens;
+        self.count(&data);
+        self.average();
+        let state = &mut self.progress.state;
+        let seconds = start.elapsed().as_secs_f64();
+        state.seconds += seconds;
+        let step_tokens = state.tokens - before;
+        let positions = (config.data.rows * config.stream.context) as f64;
+        let record = StepRecord {
+            step,
+            loss: loss.total,
+            cross_entropy: loss.cross_entropy,
+            aux_loss: loss.aux_loss,
+            z_loss: loss.z_loss,
+            rate,
+            gradient_norm: norm,
+            clip: threshold.is_finite().then_some(threshold),
+            epoch: state.place.epoch,
+            step_tokens,
+            tokens: state.tokens,
+            seconds,
+            tokens_per_s: step_tokens as f64 / seconds,
+            mfu: self.flops.0 * positions / seconds / self.flops.1,
+        };
+        self.metrics.write(&Line::Step(record))?;
+        observe(Event::Step(&record));
+        Ok(())
+    }
+
+    /// Writes down what a step consumed.
+    fn count(&mut self, data: &StepData) {
+        let Progress { state, documents, .. } = &mut self.progress;
+        for &(kind, document, dataset, tokens) in &data.parts {
+            let (table, name) = match kind {
+                Kind::Ntp => (self.store.train(), "ntp"),
+                Kind::Sft => (self.store.sft(), "sft"),
+            };
+            let license = table.get(document as usize).map_or("", |entry| self.store.license(entry.license));
+            state.consume(self.store.dataset(dataset), license, name, u64::from(tokens));
+            if let (Kind::Ntp, Some(byte)) = (kind, documents.get_mut(document as usize / 8)) {
+                *byte |= 1 << (document % 8);
+            }
+        }
+        state.targets += data.targets;
+        state.place = data.next;
+    }
+
+    /// Moves the average towards the weights: by `1 - decay`, and more in the beginning, so that the first weights do not
+    /// stay in it.
+    fn average(&mut self) {
+        let averaging = &self.config.averaging;
+        let Progress { state, decoder, average, .. } = &mut self.progress;
+        if average.is_empty() || !state.step.is_multiple_of(averaging.every) {
+            return;
+        }
+        state.averaged += 1;
+        let decay = averaging.decay.min(state.averaged as f64 / (state.averaged as f64 + 10.0));
+        for (mean, parameter) in average.iter_mut().zip(decoder.parameters()) {
+            let new = parameter.tensor.clone().inner();
+            *mean = mean.clone().mul_scalar(decay) + new.mul_scalar(1.0 - decay);
+        }
+    }
+
+    /// The decoder with the averaged weights.
+    fn averaged(&self) -> Option<Decoder> {
+        let average = &self.progress.average;
+        if average.is_empty() {
+            return None;
+        }
+        let mut decoder = self.progress.decoder.frozen();
+        for (parameter, mean) in decoder.parameters_mut().into_iter().zip(average) {
+            *parameter.tensor = mean.clone();
+        }
+        Some(decoder)
+    }
+
+    /// Scores the held-out documents; gives their loss, of the averaged weights where there are any.
+    fn evaluate(&mut self, observe: Observer<'_>) -> Result<Option<f64>, TrainError> {
+        if self.heldout.is_empty() {
+            return Ok(None);
+        }
+        let step = self.progress.state.step;
+        let mut last = None;
+        let decoders = [(false, Some(self.progress.decoder.frozen())), (true, self.averaged())];
+        for (average, decoder) in decoders {
+            let Some(decoder) = decoder else { continue };
+            let scores = self.heldout.score(&decoder, &self.loss);
+            last = Some(scores.all.loss);
+            observe(Event::Evaluated { step, average, scores: &scores });
+            let of = if average { "average" } else { "weights" };
+            self.metrics.write(&Line::Evaluation { step, of: of.into(), scores })?;
+        }
+        Ok(last)
+    }
+
+    fn sample(&mut self, observe: Observer<'_>) -> Result<(), TrainError> {
+        let step = self.progress.state.step;
+        let decoder = self.averaged().unwrap_or_else(|| self.progress.decoder.frozen());
+        for sample in self.sampler.run(&self.config.run, step, &decoder)? {
+            observe(Event::Sampled { step, sample: &sample });
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, heldout: Option<f64>, observe: Observer<'_>) -> Result<(), TrainError> {
+        let state = &mut self.progress.state;
+        let step = state.step;
+        if let Some(loss) = heldout.filter(|loss| state.best.is_none_or(|best| *loss < best.loss)) {
+            state.best = Some(crate::state::Best { step, loss });
+        }
+        let run = &self.config.run;
+        let path = self.progress.save(run).map_err(|source| TrainError::Save {
+            step,
+            last: self.last.clone(),
+            source: Box::new(source),
+        })?;
+        observe(Event::Saved(&path));
+        let best = self.progress.state.best.map(|best| best.step);
+        checkpoint::rotate(&run.join(CHECKPOINTS), self.config.checkpoints.keep, best)?;
+        report::write_consumed(run, &self.progress.state)?;
+        self.last = Some(path);
+        Ok(())
+    }
+
+    /// Draws the curves; a failure of that ends no run.
+    fn draw(&self, observe: Observer<'_>) {
+        let drawn = report::read(&self.config.run).map_err(|e| e.to_string()).and_then(|lines| {
+            report::draw(&lines, &self.config.run.join("curves.svg")).map_err(|e| e.to_string())
+        });
+        if let Err(e) = drawn {
+            observe(Event::Note(&format!("the curves could not be drawn: {e}")));
+        }
+    }
+}
+
+/// The configuration as run and the tokenizer, so that a run can be exported without its store.
+fn write_inputs(config: &RunConfig, store: &TokenStore, model: &MixtralConfig) -> Result<(), TrainError> {
+    let run = &config.run;
+    fs::create_dir_all(run).map_err(TrainError::file("make", run))?;
+    let copies = [("tokenizer.json", "tokenizer.json"), ("manifest.json", "dataset.json")];
+    for (from, to) in copies {
+        let (from, to) = (store.folder().join(from), run.join(to));
+        fs::copy(&from, &to).map_err(TrainError::file("copy the store's files to", &to))?;
+    }
+    export::write_json(&run.join(MODEL_CONFIG), &model.to_json("float32"))?;
+    // Last: where it is, the directory is a run.
+    let path = run.join(CONFIG);
+    fs::write(&path, config.to_toml()).map_err(TrainError::file("write", &path))
+}
+
+/// Multiply-adds of the machine per second, measured.
+fn machine_rate(config: &RunConfig) -> f64 {
+    let threads = match config.threads {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let isa = Isa::from_env().unwrap_or_else(|_| Isa::best());
+    gemm_rate(&Pool::new(threads), isa, config.dtype.arithmetic(), 5)
+}

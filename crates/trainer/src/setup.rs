@@ -1,0 +1,231 @@
+//! From a configuration to the parts of a run, everything checked before anything is written.
+
+use crate::{
+    checkpoint::{self, Stored},
+    config::{DeviceKind, RunConfig},
+    error::TrainError,
+    optimizer::{Optimizer, Slot},
+    state::RunState,
+};
+use blackletter_dataset::{RowStream, TokenStore};
+use blackletter_model::{
+    Checkpoint, MixtralConfig,
+    decoder::{Decoder, Device, Parameter, Tensor},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Name of the configuration in a run.
+pub const CONFIG: &str = "config.toml";
+/// Name of the folder of checkpoints in a run.
+pub const CHECKPOINTS: &str = "checkpoints";
+
+/// What a run learns from and into, before weights are made.
+pub struct Plan {
+    pub store: TokenStore,
+    pub stream: RowStream,
+    pub model: MixtralConfig,
+    /// The weights to go on from.
+    pub from: Option<Checkpoint>,
+}
+
+impl Plan {
+    /// Opens what the configuration names and checks that it fits together.
+    ///
+    /// # Errors
+    /// When something cannot be opened or does not fit.
+    pub fn new(config: &RunConfig) -> Result<Self, TrainError> {
+        let store = TokenStore::open(&config.data.store)?;
+        let stream = RowStream::new(&store, &config.stream)?;
+        let tokenizer = &store.manifest().tokenizer;
+        let (vocabulary, special) = (tokenizer.vocabulary as usize, tokenizer.special);
+        let context = config.stream.context;
+        let (mut model, from) = if config.model.from.is_empty() {
+            let mut model = geometry(&config.model.geometry)?;
+            model.vocab_size = vocabulary;
+            model.max_position_embeddings = context;
+            (model, None)
+        } else {
+            let checkpoint = Checkpoint::open(Path::new(&config.model.from))?;
+            let model = checkpoint.config.clone();
+            if model.vocab_size < vocabulary {
+                return Err(TrainError::Mismatch(format!(
+                    "model.from = {:?} has {} tokens, the tokenizer of the token store {vocabulary}: enlarge it with `blackletter resize-vocab`",
+                    config.model.from, model.vocab_size
+                )));
+            }
+            if model.max_position_embeddings < context {
+                return Err(TrainError::Mismatch(format!(
+                    "stream.context = {context} is longer than the context of the model, {}: shorten it, or enlarge the model with `blackletter extend-context`",
+                    model.max_position_embeddings
+                )));
+            }
+            (model, Some(checkpoint))
+        };
+        model.bos_token_id = Some(special.start);
+        model.eos_token_id = vec![special.end];
+        model.pad_token_id = Some(special.pad);
+        if config.loss.load_balancing >= 0.0 {
+            model.router_aux_loss_coef = config.loss.load_balancing;
+        }
+        model
+            .validate()
+            .map_err(|source| TrainError::Geometry { name: config.model.geometry.clone(), source })?;
+        Ok(Self { store, stream, model, from })
+    }
+}
+
+/// A geometry from a `config.json`, or a published one by name.
+///
+/// # Errors
+/// When it cannot be read or used.
+pub fn geometry(name: &str) -> Result<MixtralConfig, TrainError> {
+    if let Some(config) = MixtralConfig::geometry(name) {
+        return Ok(config);
+    }
+    let path = PathBuf::from(name);
+    match fs::read(&path) {
+        Ok(bytes) => MixtralConfig::from_json(&bytes)
+            .map_err(|source| TrainError::Geometry { name: name.into(), source }),
+        Err(e) => Err(TrainError::Mismatch(format!(
+            "cannot read the geometry {name}: {e} (it is a config.json, or one of {})",
+            MixtralConfig::GEOMETRIES.join(", ")
+        ))),
+    }
+}
+
+/// All that changes as a run goes on.
+pub struct Progress {
+    pub state: RunState,
+    pub decoder: Decoder,
+    pub optimizer: Optimizer,
+    /// The averaged weights, in the order of the parameters; empty when they are not wanted.
+    pub average: Vec<Tensor<2>>,
+    /// One bit for each document to train on: whether it has been seen.
+    pub documents: Vec<u8>,
+}
+
+impl Progress {
+    /// Of a run that has done nothing.
+    ///
+    /// # Errors
+    /// When the weights to go on from cannot be read.
+    pub fn new(config: &RunConfig, plan: &Plan) -> Result<Self, TrainError> {
+        let device = match config.device {
+            DeviceKind::Cpu => Device::flex().autodiff(),
+        };
+        let decoder = match &plan.from {
+            Some(checkpoint) => {
+                let mut decoder = Decoder::from_checkpoint(checkpoint, &device)?;
+                decoder.set_config(plan.model.clone());
+                decoder
+            }
+            None => Decoder::random(&plan.model, config.model.seed, config.model.deviation as f32, &device),
+        };
+        let manifest = plan.store.manifest();
+        let average = match config.averaging.decay > 0.0 {
+            true => decoder.parameters().iter().map(|p| p.tensor.clone().inner()).collect(),
+            false => Vec::new(),
+        };
+        Ok(Self {
+            state: RunState::new(&manifest.corpus.root, &manifest.tokenizer.blake3),
+            optimizer: Optimizer::new(&decoder, &config.optimizer, config.dtype.compute()),
+            decoder,
+            average,
+            documents: vec![0; plan.store.train().len().div_ceil(8)],
+        })
+    }
+
+    /// Of one that goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// When the checkpoint belongs to another model, optimizer or store.
+    pub fn resume(&mut self, mut stored: Stored) -> Result<(), TrainError> {
+        for (what, then, now) in [
+            ("corpus", &stored.state.corpus, &self.state.corpus),
+            ("tokenizer", &stored.state.tokenizer, &self.state.tokenizer),
+        ] {
+            if then != now {
+                return Err(TrainError::Mismatch(format!(
+                    "the run was begun with another {what} (hash {then}) than the token store has now ({now}): resume with the same store"
+                )));
+            }
+        }
+        let device = self.decoder.device().without_autodiff();
+        let mut take = |kind: &str, key: &str, dims: [usize; 2]| {
+            stored.take(&format!("{kind}/{key}"), dims).map(|data| Tensor::<2>::from_data(data, &device))
+        };
+        let averaged = !self.average.is_empty();
+        let mut average = Vec::new();
+        for (parameter, slot) in self.decoder.parameters_mut().into_iter().zip(&mut self.optimizer.slots) {
+            let (key, dims) = (key(&parameter.names), parameter.tensor.dims());
+            *parameter.tensor = take("weight", &key, dims)?.autodiff().require_grad();
+            match slot {
+                Slot::AdamW { mean, square } => {
+                    (*mean, *square) = (take("mean", &key, dims)?, take("square", &key, dims)?);
+                }
+                Slot::Muon { momentum } => *momentum = take("momentum", &key, dims)?,
+            }
+            if averaged {
+                average.push(take("average", &key, dims)?);
+            }
+        }
+        self.average = average;
+        if stored.documents.len() == self.documents.len() {
+            self.documents = stored.documents;
+        }
+        self.state = stored.state;
+        Ok(())
+    }
+
+    /// Writes a checkpoint into a run.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn save(&self, run: &Path) -> Result<PathBuf, checkpoint::CheckpointError> {
+        let parameters = self.decoder.parameters();
+        let mut tensors: Vec<checkpoint::Named<'_>> = Vec::new();
+        for (i, (Parameter { names, tensor, .. }, slot)) in
+            parameters.iter().zip(&self.optimizer.slots).enumerate()
+        {
+            let key = key(names);
+            tensors.push((format!("weight/{key}"), tensor));
+            match slot {
+                Slot::AdamW { mean, square } => {
+                    tensors.extend([(format!("mean/{key}"), mean), (format!("square/{key}"), square)]);
+                }
+                Slot::Muon { momentum } => tensors.push((format!("momentum/{key}"), momentum)),
+            }
+            if let Some(average) = self.average.get(i) {
+                tensors.push((format!("average/{key}"), average));
+            }
+        }
+        checkpoint::write(&run.join(CHECKPOINTS), &self.state, &tensors, &self.documents)
+    }
+}
+
+/// What a parameter is called in a run's checkpoints: its name in a model, without an expert's number.
+pub fn key(names: &[String]) -> String {
+    names.first().map(|name| name.replace(".experts.0.", ".experts.")).unwrap_or_default()
+}
+
+/// Makes the run's directory ready.
+///
+/// # Errors
+/// When it holds something that this run is not.
+pub fn prepare_directory(config: &RunConfig, resume: bool) -> Result<(), TrainError> {
+    let dir = &config.run;
+    let holds_run = dir.join(CONFIG).is_file();
+    if holds_run && !resume {
+        return Err(TrainError::Exists(dir.clone()));
+    }
+    if resume && !holds_run {
+        return Err(TrainError::NoRun(dir.clone()));
+    }
+    if !holds_run && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(TrainError::Occupied(dir.clone()));
+    }
+    Ok(())
+}

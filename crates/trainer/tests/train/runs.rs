@@ -1,0 +1,227 @@
+//! Whole runs.
+
+use crate::support::{metrics, store, write_config};
+use blackletter_engine::{GenerationRequest, LoadOptions, ModelFiles, Pipeline, generate};
+use blackletter_model::{Checkpoint, Dtype, GenerationConfig};
+use blackletter_tokenizer::{SpecialTokens, Tokenizer};
+use blackletter_trainer::{Event, ExportOptions, Outcome, RunConfig, TrainError, Which, export, train};
+use std::{cell::Cell, fs, ops::ControlFlow, path::Path};
+use tempfile::TempDir;
+
+fn folder() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    store(dir.path());
+    write_config(dir.path());
+    dir
+}
+
+fn config(dir: &Path, settings: &[&str]) -> RunConfig {
+    let settings: Vec<String> = settings.iter().map(|s| (*s).to_string()).collect();
+    RunConfig::load(&dir.join("run.toml"), &settings).unwrap()
+}
+
+/// Runs until `stop_after` steps are done in this call.
+fn run(config: &RunConfig, resume: bool, stop_after: u64) -> (Result<Outcome, TrainError>, Vec<String>) {
+    let (done, mut notes) = (Cell::new(0), Vec::new());
+    let outcome = train(config, resume, &|| done.get() >= stop_after, &mut |event| match event {
+        Event::Step(_) => done.set(done.get() + 1),
+        Event::Note(note) => notes.push(note.to_string()),
+        _ => {}
+    });
+    (outcome, notes)
+}
+
+#[test]
+fn a_run_that_is_stopped_and_resumed_has_the_losses_of_one_that_is_not() {
+    let dir = folder();
+    for more in [
+        &["optimizer.name=adamw"][..],
+        &["optimizer.name=muon", "stream.padding=random", "recompute=true", "loss.z_loss=1e-4"],
+        &["dtype=bf16"],
+    ] {
+        let at = |name: &str| format!("run={}", dir.path().join(name).display());
+        let whole = config(dir.path(), &[more, &[&at("whole")]].concat());
+        assert_eq!(run(&whole, false, u64::MAX).0.unwrap(), Outcome::Finished);
+        let expected = metrics(&whole.run);
+        assert_eq!(expected.len(), 12 + 2 * 3);
+        // Threads do not change a bit of it.
+        let parts = config(dir.path(), &[more, &[&at("parts")]].concat());
+        for (resume, steps) in [(false, 3), (true, 1), (true, 5)] {
+            assert_eq!(run(&parts, resume, steps).0.unwrap(), Outcome::Stopped);
+        }
+        assert_eq!(run(&parts, true, u64::MAX).0.unwrap(), Outcome::Finished);
+        assert_eq!(metrics(&parts.run), expected, "{more:?}");
+        fs::remove_dir_all(&whole.run).unwrap();
+        fs::remove_dir_all(&parts.run).unwrap();
+    }
+}
+
+#[test]
+fn a_model_learns_and_its_record_is_complete() {
+    let dir = folder();
+    let config = config(
+        dir.path(),
+        &["schedule.steps=40", "samples.every=40", "samples.tokens=8", "evaluation.every=20"],
+    );
+    let (mut held, mut sampled) = (Vec::new(), 0);
+    train(&config, false, &|| false, &mut |event| match event {
+        Event::Evaluated { average: false, scores, .. } => held.push(scores.clone()),
+        Event::Sampled { .. } => sampled += 1,
+        _ => {}
+    })
+    .unwrap();
+    assert_eq!(sampled, 3);
+    assert!(held[1].all.loss < held[0].all.loss && held[1].all.loss < 5.0, "{held:?}");
+    for (name, score) in &held[1].datasets {
+        assert!(["usc", "forms"].contains(&name.as_str()));
+        assert!((score.perplexity - score.loss.exp()).abs() < 1e-9 && score.bytes > score.tokens);
+        let bits = score.loss * score.tokens as f64 / std::f64::consts::LN_2 / score.bytes as f64;
+        assert!((score.bits_per_byte - bits).abs() < 1e-9);
+    }
+    let lines = metrics(&config.run);
+    let last = lines.iter().rev().find(|l| l["kind"] == "step").unwrap();
+    let consumed: serde_json::Value =
+        serde_json::from_slice(&fs::read(config.run.join("consumed.json")).unwrap()).unwrap();
+    let sum: u64 = consumed.as_array().unwrap().iter().map(|c| c["tokens"].as_u64().unwrap()).sum();
+    assert_eq!(last["tokens"].as_u64().unwrap(), sum);
+    let kinds: Vec<(&str, &str)> = consumed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (c["dataset"].as_str().unwrap(), c["kind"].as_str().unwrap()))
+        .collect();
+    assert_eq!(kinds, [("forms", "ntp"), ("usc", "sft"), ("usc", "ntp")]);
+    let curves = fs::read_to_string(config.run.join("curves.svg")).unwrap();
+    assert!(curves.starts_with("<svg") && curves.contains("bits per byte") && curves.contains("forms"));
+    let names: Vec<String> =
+        fs::read_dir(&config.run).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|n| n.starts_with("events.out.tfevents.")), "{names:?}");
+    assert!(!names.iter().any(|n| n.starts_with('.')), "{names:?}");
+}
+
+#[test]
+fn an_exported_model_has_the_weights_of_the_run_and_writes_text() {
+    let dir = folder();
+    let config = config(dir.path(), &[]);
+    run(&config, false, u64::MAX).0.unwrap();
+    let out = dir.path().join("model");
+    let options = ExportOptions { dtype: Dtype::F32, averaged: false, which: Which::Last };
+    let from = export(&config.run, &out, &options, &mut |note| panic!("{note}")).unwrap();
+    assert!(from.ends_with("step-00000012"));
+    let checkpoint = Checkpoint::open(&out).unwrap();
+    assert_eq!(checkpoint.config.max_position_embeddings, 64);
+    let tokenizer = Tokenizer::load(&out).unwrap();
+    assert_eq!(checkpoint.config.vocab_size, tokenizer.vocab_size());
+    let config_json: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("tokenizer_config.json")).unwrap()).unwrap();
+    assert!(config_json["chat_template"].as_str().unwrap().contains("<|sep|>"));
+    // The model scores held-out text as the run's last evaluation did: the same weights.
+    let pipeline = Pipeline::load(&ModelFiles::Directory(out), &LoadOptions::default(), true).unwrap();
+    let ids = tokenizer.encode("The court shall", SpecialTokens::AsText).unwrap();
+    let request = GenerationRequest {
+        max_new_tokens: Some(5),
+        num_return_sequences: 1,
+        greedy: true,
+        ..Default::default()
+    };
+    let options = request.resolve(&GenerationConfig::default(), pipeline.engine.config()).unwrap();
+    let made =
+        generate(&pipeline.engine, None, &ids, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert!(!made[0].ids.is_empty());
+    for (which, averaged, name) in [(Which::Best, true, "best"), (Which::Step(8), true, "eight")] {
+        let options = ExportOptions { dtype: Dtype::BF16, averaged, which };
+        export(&config.run, &dir.path().join(name), &options, &mut |_| {}).unwrap();
+        assert!(Checkpoint::open(&dir.path().join(name)).is_ok());
+    }
+    let options = ExportOptions { dtype: Dtype::BF16, averaged: false, which: Which::Step(3) };
+    let message = export(&config.run, &dir.path().join("no"), &options, &mut |_| {}).unwrap_err().to_string();
+    assert!(message.contains("step 3") && message.contains("12"), "{message}");
+}
+
+#[test]
+fn a_run_goes_on_from_the_weights_of_a_model_directory() {
+    let dir = folder();
+    let first = config(dir.path(), &[]);
+    run(&first, false, u64::MAX).0.unwrap();
+    let model = dir.path().join("model");
+    let options = ExportOptions { dtype: Dtype::F32, averaged: false, which: Which::Last };
+    export(&first.run, &model, &options, &mut |_| {}).unwrap();
+    let from = [
+        format!("model.from={}", model.display()),
+        "model.geometry=\"\"".into(),
+        format!("run={}", dir.path().join("second").display()),
+        "schedule.peak=1e-9".into(),
+        "schedule.end=1e-9".into(),
+    ];
+    let second = config(dir.path(), &from.iter().map(String::as_str).collect::<Vec<_>>());
+    run(&second, false, u64::MAX).0.unwrap();
+    let held = |run: &Path| {
+        let lines = metrics(run);
+        let last = lines.iter().rev().find(|l| l["kind"] == "evaluation" && l["of"] == "weights").unwrap();
+        last["all"]["loss"].as_f64().unwrap()
+    };
+    let (then, now) = (held(&first.run), held(&second.run));
+    assert!((then - now).abs() < 1e-4, "{then} {now}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before() {
+    let dir = folder();
+    let config = config(dir.path(), &[]);
+    assert_eq!(run(&config, false, 9).0.unwrap(), Outcome::Stopped);
+    let expected = metrics(&config.run);
+    let damaged = config.run.join("checkpoints/step-00000009/tensors.safetensors");
+    let mut bytes = fs::read(&damaged).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let (outcome, notes) = run(&config, true, u64::MAX);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    assert!(notes[0].contains("step-00000009") && notes[0].contains("step-00000008"), "{notes:?}");
+    let all = metrics(&config.run);
+    assert_eq!(all[..expected.len()], expected);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_written() {
+    let dir = folder();
+    let missing = dir.path().join("nothing").display().to_string();
+    for (settings, part) in [
+        (vec![format!("data.store={missing}")], "holds no token store"),
+        (vec!["stream.weights.ucs=2".to_string()], "usc"),
+        (vec![format!("model.geometry={missing}")], "kl3m-002-520m"),
+        (vec!["stream.context=3".to_string()], "context"),
+    ] {
+        let config = config(dir.path(), &settings.iter().map(String::as_str).collect::<Vec<_>>());
+        let message = run(&config, false, 1).0.unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+        assert!(!config.run.exists());
+    }
+    let mut config = config(dir.path(), &[]);
+    let (nothing, _) = run(&config, true, 1);
+    assert!(matches!(nothing, Err(TrainError::NoRun(_))));
+    run(&config, false, 1).0.unwrap();
+    assert!(matches!(run(&config, false, 1).0, Err(TrainError::Exists(_))));
+    config.run = dir.path().join("store");
+    assert!(matches!(run(&config, false, 1).0, Err(TrainError::Occupied(_))));
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept() {
+    let dir = folder();
+    let config = config(
+        dir.path(),
+        &[
+            "schedule.peak=1e6",
+            "schedule.warmup=0",
+            "schedule.cooldown=0",
+            "clip.norm=0",
+            "clip.percentile=0",
+        ],
+    );
+    let (outcome, _) = run(&config, false, u64::MAX);
+    let Err(TrainError::NotFinite { step, kept, .. }) = outcome else { panic!("{outcome:?}") };
+    let bytes = fs::read(kept.join("batch-0.safetensors")).unwrap();
+    let batch = blackletter_model::decoder::Batch::from_safetensors(&bytes, 1 << 20).unwrap();
+    assert!(step > 1 && batch.tokens() == 2 * 64);
+}
