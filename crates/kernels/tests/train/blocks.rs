@@ -188,7 +188,7 @@ fn the_loss_of_the_head_and_its_gradients_are_those_of_plain_loops() {
     let sum = |x: &[f64], w: &[f64]| value(x, w).iter().sum::<f64>();
     let slope = [slopes(&x, |x| sum(x, &ww)), slopes(&w, |w| sum(&xw, w))];
     everywhere(|on, what| {
-        let mut found = [vec![0.0; x.len()], vec![0.0; w.len()]];
+        let mut found = [vec![3.0; x.len()], vec![3.0; w.len()]];
         let gradients = Some(found.each_mut().map(Vec::as_mut_slice));
         let (mut products, mut scratch) = (ProductScratch::default(), HeadScratch::default());
         let loss = head_loss(on, &x, &w, hidden, &labels, &options, gradients, &mut products, &mut scratch);

@@ -451,9 +451,6 @@ impl Fused<2> for HeadBlock {
     ) -> (TensorData, Self::Saved) {
         let cpu = &mut *Cpu::lock();
         let mut saved = tracked.then(|| [x, weight].map(|input| cpu.shelf.take(input.len())));
-        for gradient in saved.iter_mut().flatten() {
-            fill(&cpu.pool, gradient, 0.0);
-        }
         let on = Product { pool: &cpu.pool, isa: cpu.isa, compute: self.compute };
         let gradients = saved.as_mut().map(|saved| saved.each_mut().map(Vec::as_mut_slice));
         let (products, scratch) = (&mut cpu.products, &mut cpu.head);
