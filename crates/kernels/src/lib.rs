@@ -29,7 +29,7 @@ pub mod simd;
 pub mod train;
 
 pub use attention::{AttentionShape, PAGE, PageRef, decode_attention, prefill_attention, write_kv};
-pub use buffer::Buffer;
+pub use buffer::{Buffer, keep_freed_memory};
 pub use ceiling::{gemm_rate, read_bandwidth};
 pub use elementwise::{RopeTable, add_scaled, log_softmax_at, rms_norm, rope, silu_mul, softmax};
 pub use gemm::{Arithmetic, GemmScratch, gemm, gemm_swiglu};

@@ -10,7 +10,7 @@ use super::{
     shelf::Shelf,
 };
 use blackletter_kernels::{
-    Isa, Pool,
+    Isa, Pool, keep_freed_memory,
     train::{
         AttentionBlockScratch, AttentionGradients, AttentionPlace, AttentionSaved, AttentionWeights, Compute,
         ExpertGradients, ExpertSaved, ExpertScratch, ExpertWeights, HeadScratch, Product, ProductScratch,
@@ -74,6 +74,7 @@ impl Cpu {
                 0 => thread::available_parallelism().map_or(1, usize::from),
                 asked => asked,
             };
+            keep_freed_memory();
             Mutex::new(Cpu {
                 pool: Pool::new(threads),
                 // A bad name in the environment is refused where the program starts.

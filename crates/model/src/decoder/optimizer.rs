@@ -35,8 +35,9 @@ pub fn adamw(
         )
     {
         drop((parameter, gradient, mean, square));
-        let [mut p, g, mut m, mut v] =
-            [p, g, m, v].map(|t| if t.is_contiguous() { t } else { t.to_contiguous() });
+        // Not a second reference to the same memory: it goes back to the shelf.
+        let [g, mut p, mut m, mut v] =
+            [g, p, m, v].map(|t| if t.is_contiguous() { t } else { t.to_contiguous() });
         debug_assert_eq!(p.shape(), g.shape());
         {
             let cpu = &mut *Cpu::lock();
