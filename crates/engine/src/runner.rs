@@ -387,7 +387,7 @@ impl<'e> Runner<'e> {
         let vocab = engine.config.vocab_size;
         self.logits.resize(rows * vocab, 0.0);
         let input = &mut self.step.hidden;
-        input.finish(engine.isa);
+        input.finish(&engine.pool, engine.isa);
         let head = engine.weights.head().matrix()?;
         gemv(&engine.pool, engine.isa, &[head], input, &mut [&mut self.logits]);
         Ok(())
@@ -405,7 +405,7 @@ impl<'e> Runner<'e> {
         for (row, x) in s.x.chunks_exact(hidden).enumerate() {
             rms_norm(isa, x, &weights.attention_norm, epsilon, s.hidden.row_mut(row));
         }
-        s.hidden.finish(isa);
+        s.hidden.finish(pool, isa);
         let [q, k, v] = &weights.qkv;
         let qkv = [q.matrix()?, k.matrix()?, v.matrix()?];
         gemv(pool, isa, &qkv, &s.hidden, &mut [&mut s.q, &mut s.k, &mut s.v]);
@@ -422,7 +422,7 @@ impl<'e> Runner<'e> {
         let page = |i: usize, index| pages.page(&sequences[i].table, layer, index);
         let out = s.attended.rows_mut();
         decode_attention(pool, isa, pages.shape(), &s.q, &s.positions, page, out, &mut self.attention);
-        s.attended.finish(isa);
+        s.attended.finish(pool, isa);
         // Queries are done with; their buffer takes the projection where it is wide enough.
         s.q.resize(batch * q_width.max(hidden), 0.0);
         let projected = &mut s.q[..batch * hidden];
@@ -439,7 +439,7 @@ impl<'e> Runner<'e> {
         for (row, x) in s.x.chunks_exact(hidden).enumerate() {
             rms_norm(isa, x, &weights.expert_norm, epsilon, s.hidden.row_mut(row));
         }
-        s.hidden.finish(isa);
+        s.hidden.finish(pool, isa);
         let top_k = engine.config.num_experts_per_tok;
         route(isa, s.hidden.rows_mut(), &weights.router, hidden, top_k, &mut self.routing);
         self.active_experts +=
@@ -447,7 +447,7 @@ impl<'e> Runner<'e> {
         let experts = &weights.experts;
         let first = |e: usize| (experts[e].w1.checked(), experts[e].w3.checked());
         gemv_swiglu(pool, isa, first, &self.routing, &s.hidden, s.inner.rows_mut());
-        s.inner.finish(isa);
+        s.inner.finish(pool, isa);
         gemv_weighted_sum(pool, isa, |e| experts[e].w2.checked(), &self.routing, &s.inner, &mut s.x);
         Ok(())
     }

@@ -56,7 +56,7 @@ fn main() {
         for batch in [1, 3] {
             let mut input = GemvInput::new(batch, cols, true, Arithmetic::Bf16);
             input.rows_mut().fill(0.5);
-            input.finish(isa);
+            input.finish(&pool, isa);
             let mut y = vec![0.0; rows * batch];
             let seconds = median(
                 || {

@@ -341,18 +341,28 @@ pub fn decode_attention<'a>(
             let (scaled, sums) = rest.split_at_mut(dim);
             let sums = &mut sums[..shape.value_stride()];
             let at = s * width + kv_head * group * dim;
+            let keys_of = |index| {
+                let keys = page(s, index).keys;
+                assert!(keys.len() == shape.key_len());
+                &keys[kv_head * dim * PAGE..][..dim * PAGE]
+            };
+            let values_of = |index| {
+                let values = page(s, index).values;
+                assert!(values.len() == shape.value_len());
+                &values[kv_head * PAGE * shape.value_stride()..][..PAGE * shape.value_stride()]
+            };
             for index in first_page..=last_page {
-                let page = page(s, index);
-                assert!(page.keys.len() == shape.key_len());
+                let keys = keys_of(index);
+                // Pages lie apart: while one is read, the next is asked for.
+                let next = if index < last_page { keys_of(index + 1) } else { values_of(first_page) };
                 for g in 0..group {
                     let scale = 1.0 / (dim as f32).sqrt();
                     for (scaled, q) in scaled.iter_mut().zip(&q[at + g * dim..]) {
                         *scaled = q * scale;
                     }
                     let out = &mut scores[g * span + (index - first_page) * PAGE..][..PAGE];
-                    let keys = &page.keys[kv_head * dim * PAGE..][..dim * PAGE];
                     // SAFETY: `keys` is `[dim, 32]`, `out` 32 long, and `isa` is available on this CPU.
-                    unsafe { score_page(isa, scaled, keys, out) };
+                    unsafe { score_page(isa, scaled, keys, next, out) };
                 }
             }
             for g in 0..group {
@@ -363,12 +373,11 @@ pub fn decode_attention<'a>(
                 let sum = unsafe { softmax_sum(isa, scores, from, to) };
                 sums.fill(0.0);
                 for index in first_page..=last_page {
-                    let page = page(s, index);
-                    assert!(page.values.len() == shape.value_len());
                     let weights = &scores[(index - first_page) * PAGE..][..PAGE];
-                    let values = &page.values[kv_head * PAGE * sums.len()..][..PAGE * sums.len()];
+                    let values = values_of(index);
+                    let next = values_of((index + 1).min(last_page));
                     // SAFETY: `values` is `[32, value_stride]`, `sums` one row, and `isa` is available on this CPU.
-                    unsafe { add_values(isa, weights, values, sums) };
+                    unsafe { add_values(isa, weights, values, next, sums) };
                 }
                 // SAFETY: each (sequence, head) is written by the one thread that took the item.
                 let out = unsafe { out.slice(at + g * dim, dim) };
@@ -381,21 +390,23 @@ pub fn decode_attention<'a>(
 }
 
 dispatch! {
-    unsafe fn score_page(q: &[f32], keys: &[f32], out: &mut [f32]) = score_page_kernel;
+    unsafe fn score_page(q: &[f32], keys: &[f32], next: &[f32], out: &mut [f32]) = score_page_kernel;
 }
 
-/// `out[k] = Σ_d q[d] · keys[d][k]`, even and odd `d` apart so that the chains of additions are short.
+/// `out[k] = Σ_d q[d] · keys[d][k]`, even and odd `d` apart so that the chains of additions are short; asks for `next`.
 #[inline(always)]
-unsafe fn score_page_kernel<S: Simd>(q: &[f32], keys: &[f32], out: &mut [f32]) {
+unsafe fn score_page_kernel<S: Simd>(q: &[f32], keys: &[f32], next: &[f32], out: &mut [f32]) {
     for column in (0..PAGE).step_by(2 * S::LANES) {
-        let keys = keys.as_ptr().add(column);
+        let (keys, next) = (keys.as_ptr().add(column), next.as_ptr().wrapping_add(column));
         let mut acc = [[S::splat(0.0); 2]; 2];
         let mut d = 0;
         while d < q.len() {
             for odd in 0..2.min(q.len() - d) {
                 let x = S::splat(*q.get_unchecked(d + odd));
                 for v in 0..2 {
-                    acc[odd][v] = S::fma(x, S::load(keys.add((d + odd) * PAGE + v * S::LANES)), acc[odd][v]);
+                    let at = (d + odd) * PAGE + v * S::LANES;
+                    S::prefetch(next.wrapping_add(at).cast());
+                    acc[odd][v] = S::fma(x, S::load(keys.add(at)), acc[odd][v]);
                 }
             }
             d += 2;
@@ -434,22 +445,23 @@ unsafe fn softmax_sum_kernel<S: Simd>(scores: &mut [f32], from: usize, to: usize
 }
 
 dispatch! {
-    unsafe fn add_values(weights: &[f32], values: &[f32], sums: &mut [f32]) = add_values_kernel;
+    unsafe fn add_values(weights: &[f32], values: &[f32], next: &[f32], sums: &mut [f32]) = add_values_kernel;
 }
 
-/// `sums += Σₖ weights[k] · values[k]`, even and odd `k` apart.
+/// `sums += Σₖ weights[k] · values[k]`, even and odd `k` apart; asks for `next`.
 #[inline(always)]
-unsafe fn add_values_kernel<S: Simd>(weights: &[f32], values: &[f32], sums: &mut [f32]) {
+unsafe fn add_values_kernel<S: Simd>(weights: &[f32], values: &[f32], next: &[f32], sums: &mut [f32]) {
     let stride = sums.len();
     for column in (0..stride).step_by(2 * S::LANES) {
-        let values = values.as_ptr().add(column);
+        let (values, next) = (values.as_ptr().add(column), next.as_ptr().wrapping_add(column));
         let mut acc = [[S::splat(0.0); 2]; 2];
         for k in (0..PAGE).step_by(2) {
             for odd in 0..2 {
                 let w = S::splat(*weights.get_unchecked(k + odd));
                 for v in 0..2 {
-                    acc[odd][v] =
-                        S::fma(w, S::load(values.add((k + odd) * stride + v * S::LANES)), acc[odd][v]);
+                    let at = (k + odd) * stride + v * S::LANES;
+                    S::prefetch(next.wrapping_add(at).cast());
+                    acc[odd][v] = S::fma(w, S::load(values.add(at)), acc[odd][v]);
                 }
             }
         }

@@ -13,6 +13,7 @@ use crate::{
     quant::{BLOCK, GROUP, Quantised, dot_group},
     simd::{Simd, dispatch},
 };
+use std::mem::MaybeUninit;
 
 /// Inputs of a product, at most this many side by side: more share the weights through the cache.
 const WIDE: usize = 4;
@@ -77,18 +78,31 @@ impl GemvInput {
     }
 
     /// Makes the other forms of the rows that were written.
-    pub fn finish(&mut self, isa: Isa) {
-        for row in 0..self.rows {
-            let at = row * self.cols..(row + 1) * self.cols;
-            let (x, out) = (&self.floats[at.clone()], &mut self.pairs[at]);
-            // SAFETY: `isa` is available on this CPU.
-            unsafe { if self.arithmetic.pairs(isa) { round_row(isa, x, out) } else { sort_row(isa, x, out) } }
-        }
-        if let Some(quantised) = &mut self.quantised {
-            for row in 0..self.rows {
-                quantised.set(isa, row, &self.floats[row * self.cols..(row + 1) * self.cols]);
+    pub fn finish(&mut self, pool: &Pool, isa: Isa) {
+        let (rows, cols, rounded) = (self.rows, self.cols, self.arithmetic.pairs(isa));
+        let floats = &self.floats;
+        let pairs = SharedMut::new(&mut self.pairs);
+        let blocks = self.quantised.as_mut().map(Quantised::writer);
+        // A row alone takes less time than waking another thread for it.
+        let grain = if cols < 1024 { rows } else { 1 };
+        pool.for_ranges(rows, grain, |_, range| {
+            for row in range {
+                let x = &floats[row * cols..(row + 1) * cols];
+                // SAFETY: each row has its own part of the buffers, which `resize` made long enough; `isa` is available on this
+                // CPU.
+                unsafe {
+                    let pairs = pairs.slice(row * cols, cols);
+                    if rounded {
+                        round_row(isa, x, pairs)
+                    } else {
+                        sort_row(isa, x, pairs)
+                    }
+                    if let Some(blocks) = blocks {
+                        blocks.set(isa, row, x);
+                    }
+                }
             }
-        }
+        });
     }
 }
 
@@ -299,7 +313,7 @@ unsafe fn dot_floats<S: Simd, M: Multiply<S>, const FORMAT: u8, const T: usize>(
     // Weights for each place of the inputs, and in a vector.
     let share = if FORMAT == PAIRS { 2 } else { 1 };
     let step = share * S::LANES;
-    let mut sums = [[S::splat(0.0); GROUP]; T];
+    let mut sums = [[const { MaybeUninit::uninit() }; GROUP]; T];
     for row in 0..count {
         let data = data.add(row * cols * size);
         // Four chains of additions hide the latency of one; which chain an input belongs to is fixed by its place.
@@ -336,10 +350,10 @@ unsafe fn dot_floats<S: Simd, M: Multiply<S>, const FORMAT: u8, const T: usize>(
         }
         for t in 0..T {
             let [a, b, c, d] = acc[t];
-            sums[t][row] = S::add(S::add(a, b), S::add(c, d));
+            sums[t][row].write(S::add(S::add(a, b), S::add(c, d)));
         }
     }
-    sum_lanes::<S, T>(&sums, out);
+    sum_lanes::<S, T>(&sums, count, out);
 }
 
 dispatch! {
@@ -369,7 +383,7 @@ unsafe fn dot_widened<S: Simd, const T: usize>(
     [inputs, pairs]: &[[*const f32; WIDE]; 2],
     out: &mut Outputs,
 ) {
-    let mut sums = [[S::splat(0.0); GROUP]; T];
+    let mut sums = [[const { MaybeUninit::uninit() }; GROUP]; T];
     for row in 0..count {
         let data = data.add(row * cols * 2);
         let mut acc = [[S::splat(0.0); CHAINS]; T];
@@ -405,10 +419,10 @@ unsafe fn dot_widened<S: Simd, const T: usize>(
         }
         for t in 0..T {
             let [a, b, c, d] = acc[t];
-            sums[t][row] = S::add(S::add(a, b), S::add(c, d));
+            sums[t][row].write(S::add(S::add(a, b), S::add(c, d)));
         }
     }
-    sum_lanes::<S, T>(&sums, out);
+    sum_lanes::<S, T>(&sums, count, out);
 }
 
 #[inline(always)]
@@ -420,14 +434,20 @@ unsafe fn load_format<S: Simd, const FORMAT: u8>(p: *const u8) -> S::F {
     }
 }
 
-/// Sums the lanes of each row's vector. All rows go together: transposed, a lane is a row. One row at a time, these sums cost
+/// Sums the lanes of the first `count` rows' vectors. All rows go together: transposed, a lane is a row. One row at a time, these sums cost
 /// short rows a quarter of their speed.
 #[inline(always)]
-unsafe fn sum_lanes<S: Simd, const T: usize>(sums: &[[S::F; GROUP]; T], out: &mut Outputs) {
+unsafe fn sum_lanes<S: Simd, const T: usize>(
+    sums: &[[MaybeUninit<S::F>; GROUP]; T],
+    count: usize,
+    out: &mut Outputs,
+) {
     for t in 0..T {
         for first in (0..GROUP).step_by(S::LANES) {
             let mut block = [S::splat(0.0); 16];
-            block[..S::LANES].copy_from_slice(&sums[t][first..first + S::LANES]);
+            for row in first..(first + S::LANES).min(count) {
+                block[row - first] = sums[t][row].assume_init();
+            }
             S::transpose(&mut block);
             let mut n = S::LANES;
             while n > 1 {

@@ -165,7 +165,7 @@ pub struct Quantised {
 }
 
 impl Quantised {
-    /// Makes room for `rows` rows of `cols` inputs; their contents are undefined until [`Self::set`].
+    /// Makes room for `rows` rows of `cols` inputs; their contents are undefined until they are written.
     pub fn resize(&mut self, rows: usize, cols: usize) {
         self.blocks = cols.div_ceil(BLOCK);
         let count = rows * self.blocks;
@@ -176,41 +176,53 @@ impl Quantised {
         }
     }
 
-    /// Quantises `x` as row `row`.
-    ///
-    /// # Panics
-    /// When there is no room for that row.
-    pub fn set(&mut self, isa: Isa, row: usize, x: &[f32]) {
-        let blocks = x.len().div_ceil(BLOCK);
-        assert_eq!(blocks, self.blocks);
-        let values = &mut self.values[row * blocks * BLOCK..(row + 1) * blocks * BLOCK];
-        let sums = &mut self.sums[row * blocks..(row + 1) * blocks];
-        let scales = &mut self.scales[row * blocks..(row + 1) * blocks];
-        // SAFETY: `isa` is available on this CPU.
-        unsafe { quantise_row(isa, x, values, sums, scales) }
+    /// What writes rows, from several threads.
+    pub(crate) fn writer(&mut self) -> RowWriter {
+        RowWriter {
+            values: SharedMut::new(&mut self.values),
+            sums: SharedMut::new(&mut self.sums),
+            scales: SharedMut::new(&mut self.scales),
+            blocks: self.blocks,
+        }
     }
 
-    /// The same for all `rows`, in parallel.
+    /// Quantises all `rows` of `x`, in parallel.
     pub(crate) fn set_all(&mut self, pool: &Pool, isa: Isa, x: &[f32], rows: usize, cols: usize) {
         self.resize(rows, cols);
-        let blocks = self.blocks;
-        let (values, sums) = (SharedMut::new(&mut self.values), SharedMut::new(&mut self.sums));
-        let scales = SharedMut::new(&mut self.scales);
+        let writer = self.writer();
         pool.for_ranges(rows, 8, |_, range| {
             for row in range {
-                // SAFETY: each row has its own part of the three buffers, which `resize` made long enough;
-                // `isa` is available on this CPU.
-                unsafe {
-                    quantise_row(
-                        isa,
-                        &x[row * cols..(row + 1) * cols],
-                        values.slice(row * blocks * BLOCK, blocks * BLOCK),
-                        sums.slice(row * blocks, blocks),
-                        scales.slice(row * blocks, blocks),
-                    );
-                }
+                // SAFETY: each row is written once, and `resize` made room for it.
+                unsafe { writer.set(isa, row, &x[row * cols..(row + 1) * cols]) }
             }
         });
+    }
+}
+
+/// Writes rows of a [`Quantised`].
+#[derive(Clone, Copy)]
+pub(crate) struct RowWriter {
+    values: SharedMut<i8>,
+    sums: SharedMut<i32>,
+    scales: SharedMut<f32>,
+    blocks: usize,
+}
+
+impl RowWriter {
+    /// Quantises `x` as row `row`.
+    ///
+    /// # Safety
+    /// There is room for that row, no other thread touches it meanwhile, and `isa` is available on this CPU.
+    pub(crate) unsafe fn set(self, isa: Isa, row: usize, x: &[f32]) {
+        let blocks = x.len().div_ceil(BLOCK);
+        assert_eq!(blocks, self.blocks);
+        quantise_row(
+            isa,
+            x,
+            self.values.slice(row * blocks * BLOCK, blocks * BLOCK),
+            self.sums.slice(row * blocks, blocks),
+            self.scales.slice(row * blocks, blocks),
+        );
     }
 }
 
@@ -235,7 +247,8 @@ unsafe fn row_to_8_bits<S: Simd>(x: &[f32], values: &mut [i8], sums: &mut [i32],
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         let mut sum = 0i32;
         for i in 0..BLOCK {
-            let level = (block[i] * inverse).round_ties_even() as i32 as i8;
+            // Added to this, a number of at most 127 leaves its nearest integer in the low byte; what is none leaves 0.
+            let level = (block[i] * inverse + 12_582_912.0).to_bits() as i8;
             values[i] = level;
             sum += i32::from(level);
         }

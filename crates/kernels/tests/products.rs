@@ -96,7 +96,7 @@ fn run_gemv(isa: Isa, pool: &Pool, arithmetic: Arithmetic, w: &Stored, x: &[f32]
     let rows = x.len() / w.cols;
     let mut input = GemvInput::new(rows, w.cols, true, arithmetic);
     input.rows_mut().copy_from_slice(x);
-    input.finish(isa);
+    input.finish(pool, isa);
     let mut y = vec![0.0; rows * w.rows];
     gemv(pool, isa, &[w.matrix()], &input, &mut [&mut y]);
     y
@@ -201,12 +201,12 @@ fn experts_of_both_families_agree_with_f64() {
             route(isa, &x, &gate, hidden, 2, &mut routing);
             let mut input = GemvInput::new(tokens, hidden, true, Arithmetic::F32);
             input.rows_mut().copy_from_slice(&x);
-            input.finish(isa);
+            input.finish(&pool, isa);
             let mut h = vec![0.0; routing.rows().len() * intermediate];
             gemv_swiglu(&pool, isa, |e| (w1[e].matrix(), w3[e].matrix()), &routing, &input, &mut h);
             let mut second = GemvInput::new(routing.rows().len(), intermediate, true, Arithmetic::F32);
             second.rows_mut().copy_from_slice(&h);
-            second.finish(isa);
+            second.finish(&pool, isa);
             let mut y = vec![0.0; tokens * hidden];
             gemv_weighted_sum(&pool, isa, |e| w2[e].matrix(), &routing, &second, &mut y);
 
