@@ -9,8 +9,10 @@
 //! - [`look`] sums up a corpus and finds a document in it; [`texts`] hands its texts to a tokenizer.
 
 pub mod audit;
+pub mod audit_model;
 pub mod build;
 pub mod clean;
+pub mod consumed;
 pub mod decontaminate;
 pub mod dedup;
 pub mod document;

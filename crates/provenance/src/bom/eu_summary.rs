@@ -1,0 +1,216 @@
+//! The template of the European Commission (24 July 2025) for the public summary of the content used for training, Article
+//! 53(1)(d) of Regulation (EU) 2024/1689, filled in with what a model's record says.
+
+use super::{BomOptions, timestamp, version};
+use crate::{ModelRecord, SourceUse};
+use std::{collections::BTreeMap, fmt::Write};
+
+/// Domains that are listed; the template asks providers that are small for the top 5 % or 1,000 of them.
+const DOMAINS: usize = 1000;
+
+/// The summary in Markdown. What a record cannot know is marked for the provider to fill in.
+pub fn eu_summary(record: &ModelRecord, options: &BomOptions) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = general(&mut out, record, options);
+    let _ = sources(&mut out, record, options);
+    let _ = processing(&mut out, record);
+    out
+}
+
+/// The template's ranges of size for text.
+fn range(tokens: u64) -> &'static str {
+    match tokens {
+        0..1_000_000_000 => "less than 1 billion tokens",
+        1_000_000_000..=10_000_000_000_000 => "1 billion to 10 trillion tokens",
+        _ => "more than 10 trillion tokens",
+    }
+}
+
+fn general(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std::fmt::Result {
+    let model = &record.model;
+    let fill = "*to be filled in by the provider*";
+    let creator = model.creator.as_deref().unwrap_or(fill);
+    let published = model.published.as_deref().unwrap_or(fill);
+    let corpus = record.corpus.record.as_deref();
+    let acquired = corpus.and_then(|c| c.dataset.published.as_deref()).unwrap_or(fill);
+    let bytes: u64 = record.sources.iter().map(|s| s.text_bytes).sum();
+    writeln!(out, "# Public summary of training content: {}\n", model.name)?;
+    writeln!(
+        out,
+        "After the European Commission's template of 24 July 2025 (Regulation (EU) 2024/1689, Article 53(1)(d)). Made on {} by {} {} from the \
+         model's own record, `provenance.json` (seal `{}`), which `blackletter audit` checks against weights and documents.\n",
+        timestamp(options.time).get(..10).unwrap_or_default(),
+        record.generator.name,
+        record.generator.version,
+        record.seal
+    )?;
+    writeln!(out, "## 1. General information\n\n### 1.1 Provider\n")?;
+    writeln!(out, "- Name and contact details: {creator}")?;
+    writeln!(out, "- Authorised representative: {fill}, where there is one\n")?;
+    writeln!(out, "### 1.2 Model\n")?;
+    writeln!(out, "- Versioned model name: {} {}", model.name, version(record))?;
+    writeln!(out, "- Model dependencies: none; its weights were made from scratch by this training")?;
+    writeln!(out, "- Date of placement on the Union market: {published}\n")?;
+    writeln!(out, "### 1.3 Modalities, overall training data size and other characteristics\n")?;
+    writeln!(out, "| modality | size | types of content |\n|---|---|---|")?;
+    writeln!(
+        out,
+        "| text | {} (exactly {} tokens went through the model; the documents have {} bytes of text) | law and legal documents |\n",
+        range(record.training.tokens),
+        record.training.tokens,
+        bytes
+    )?;
+    writeln!(out, "- Image, audio, video, other: none")?;
+    writeln!(out, "- Latest date of data acquisition: {acquired}; the model is not trained further")?;
+    writeln!(out, "- Linguistic characteristics: English legal language, as the sources below state\n")
+}
+
+fn sources(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std::fmt::Result {
+    writeln!(out, "## 2. List of data sources\n\n### 2.1 Publicly available datasets\n")?;
+    writeln!(
+        out,
+        "All documents are of these datasets. Each is named, with title, licence, basis, address and hash, in `{}` beside the model.\n",
+        record.documents.path
+    )?;
+    writeln!(
+        out,
+        "| dataset | collected from | licence | basis | documents | bytes of text | tokens |\n|---|---|---|---|--:|--:|--:|"
+    )?;
+    for SourceUse { dataset, source, license, license_basis, documents, text_bytes, tokens } in
+        &record.sources
+    {
+        let cell = |text: &Option<String>| text.as_deref().unwrap_or("–").replace('|', "\\|");
+        let (source, basis) = (cell(source), cell(license_basis));
+        writeln!(
+            out,
+            "| {dataset} | {source} | {license} | {basis} | {documents} | {text_bytes} | {tokens} |"
+        )?;
+    }
+    for accepted in &record.accepted {
+        writeln!(
+            out,
+            "\n`{}` is no open licence; {} documents under it were accepted by name because: {}",
+            accepted.license, accepted.documents, accepted.reason
+        )?;
+    }
+    writeln!(out, "\n### 2.2 Private non-publicly available datasets obtained from third parties\n")?;
+    writeln!(
+        out,
+        "- 2.2.1 Datasets commercially licensed by rightsholders or their representatives: none in the record"
+    )?;
+    writeln!(out, "- 2.2.2 Private datasets obtained from other third parties: none in the record")?;
+    writeln!(out, "\n### 2.3 Data crawled and scraped from online sources\n")?;
+    writeln!(
+        out,
+        "No crawler took part: the program reads files that publishers and archives offer. The addresses that documents state lie in these domains:\n"
+    )?;
+    if options.domains.is_empty() {
+        writeln!(out, "(no document states an address)")?;
+    } else {
+        writeln!(out, "| domain | documents |\n|---|--:|")?;
+        for (domain, documents) in options.domains.iter().take(DOMAINS) {
+            writeln!(out, "| {domain} | {documents} |")?;
+        }
+    }
+    writeln!(out, "\n### 2.4 User data\n\nNone in the record.\n\n### 2.5 Synthetic data\n")?;
+    if record.supervised.is_empty() {
+        writeln!(out, "None in the record.")?;
+    } else {
+        writeln!(
+            out,
+            "Examples of tasks that were made by rules from documents of the datasets above, without another model:\n"
+        )?;
+        writeln!(out, "| task | dataset | licence | examples | tokens |\n|---|---|---|--:|--:|")?;
+        for e in &record.supervised {
+            writeln!(out, "| {} | {} | {} | {} | {} |", e.kind, e.dataset, e.license, e.examples, e.tokens)?;
+        }
+    }
+    writeln!(out, "\n### 2.6 Other sources of data\n\nNone in the record.\n")
+}
+
+fn processing(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
+    writeln!(
+        out,
+        "## 3. Data processing aspects\n\n### 3.1 Respect of reservation of rights from the text and data mining exception or limitation\n"
+    )?;
+    writeln!(
+        out,
+        "Documents pass a licence gate before anything else is done with them: what states no licence, or one that is not on the list, does not \
+         become a token. The exception for text and data mining is not relied on. What the gate refused:\n"
+    )?;
+    match record.corpus.record.as_deref() {
+        None => {
+            writeln!(out, "(the record of the corpus was not at hand when this model's record was made)")?
+        }
+        Some(corpus) if corpus.refused.is_empty() => writeln!(out, "(nothing)")?,
+        Some(corpus) => {
+            let mut reasons: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+            for refused in &corpus.refused {
+                *reasons.entry((&refused.dataset, &refused.reason)).or_default() += refused.documents;
+            }
+            writeln!(out, "| dataset | reason | documents |\n|---|---|--:|")?;
+            for ((dataset, reason), documents) in reasons {
+                writeln!(out, "| {dataset} | {} | {documents} |", reason.replace('|', "\\|"))?;
+            }
+        }
+    }
+    writeln!(out, "\n### 3.2 Removal of illegal content\n")?;
+    writeln!(
+        out,
+        "The sources are acts of public bodies, documents filed with them, and texts that their authors licensed openly. Documents are cleaned, \
+         scored for quality and freed of duplicates; the settings of every step are in the record of the corpus.\n"
+    )?;
+    writeln!(out, "### 3.3 Other information\n")?;
+    writeln!(
+        out,
+        "The hash over all documents is `{}`. With the corpus at hand, anyone can compute it anew: `blackletter audit MODEL --corpus DIR`.",
+        record.corpus.root
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{options, record};
+    use super::*;
+
+    #[test]
+    fn every_section_of_the_template_is_there_with_the_records_figures() {
+        let text = eu_summary(&record(), &options());
+        for heading in [
+            "## 1. General",
+            "### 1.1",
+            "### 1.2",
+            "### 1.3",
+            "## 2. List",
+            "### 2.1",
+            "### 2.2",
+            "### 2.3",
+            "### 2.4",
+            "### 2.5",
+            "### 2.6",
+            "## 3. Data",
+            "### 3.1",
+            "### 3.2",
+            "### 3.3",
+        ] {
+            assert!(text.contains(heading), "{heading}");
+        }
+        for fact in [
+            "less than 1 billion tokens (exactly 3600",
+            "| usc | GPO | LicenseRef-public-domain-17-USC-105 | 17 U.S.C. 105 | 10 | 10000 | 3000 |",
+            "publicly filed",
+            "| www.govinfo.gov | 10 |",
+            "| qa | usc | CC0-1.0 | 5 | 50 |",
+        ] {
+            assert!(text.contains(fact), "{fact}\n{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_fall_into_the_templates_ranges() {
+        assert_eq!(range(999_999_999), "less than 1 billion tokens");
+        assert_eq!(range(1_000_000_000), "1 billion to 10 trillion tokens");
+        assert_eq!(range(20_000_000_000_000), "more than 10 trillion tokens");
+    }
+}
