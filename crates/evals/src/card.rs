@@ -1,0 +1,304 @@
+//! The model card: `README.md` with the metadata that the Hugging Face Hub reads, made from a model's record and its
+//! evaluations. Nothing in it is typed by hand.
+
+use crate::{
+    markdown::{table, whole},
+    report::Results,
+};
+use blackletter_provenance::{Accepted, ModelRecord, SourceUse};
+use serde_json::Value;
+use std::fmt::Write;
+
+/// Licences that the Hub knows by their SPDX id in lower case.
+const HUB_LICENSES: [&str; 9] = [
+    "apache-2.0",
+    "mit",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "odc-by",
+    "unlicense",
+];
+
+/// What a card says beyond the record.
+#[derive(Clone, Debug, Default)]
+pub struct CardOptions {
+    /// The name that the model is used by, such as `owner/name` or a directory.
+    pub name: Option<String>,
+    /// Sentences that the makers want to say in front of everything else.
+    pub introduction: Option<String>,
+}
+
+/// The card of a model.
+pub fn card(record: &ModelRecord, results: &[Results], options: &CardOptions) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = front_matter(&mut out, record, results);
+    let _ = body(&mut out, record, results, options);
+    out
+}
+
+/// A string in YAML; JSON strings are.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn front_matter(out: &mut String, record: &ModelRecord, results: &[Results]) -> std::fmt::Result {
+    writeln!(out, "---")?;
+    if let Some(license) = &record.model.license {
+        let id = license.to_lowercase();
+        if HUB_LICENSES.contains(&id.as_str()) {
+            writeln!(out, "license: {id}")?;
+        } else {
+            writeln!(out, "license: other\nlicense_name: {}", quoted(license))?;
+        }
+    }
+    writeln!(out, "language:\n- en\nlibrary_name: transformers\npipeline_tag: text-generation")?;
+    writeln!(out, "tags:\n- legal\n- mixtral\n- blackletter")?;
+    let metrics: Vec<_> = results.iter().flat_map(Results::metrics).filter(|m| m.value.is_finite()).collect();
+    if !metrics.is_empty() {
+        writeln!(out, "model-index:\n- name: {}\n  results:", quoted(&record.model.name))?;
+        for metric in metrics {
+            writeln!(out, "  - task:\n      type: text-generation\n    dataset:")?;
+            writeln!(out, "      name: {}\n      type: {}", quoted(&metric.slice), quoted(&metric.slice))?;
+            writeln!(out, "    metrics:\n    - type: {}", quoted(&metric.name.replace(' ', "_")))?;
+            writeln!(out, "      value: {:.4}", metric.value)?;
+        }
+    }
+    writeln!(out, "---")
+}
+
+fn body(
+    out: &mut String,
+    record: &ModelRecord,
+    results: &[Results],
+    options: &CardOptions,
+) -> std::fmt::Result {
+    let model = &record.model;
+    let name = options.name.as_deref().unwrap_or(&model.name);
+    writeln!(out, "# {}\n\n{}\n", model.name, model.description)?;
+    if let Some(introduction) = &options.introduction {
+        writeln!(out, "{introduction}\n")?;
+    }
+    let active = model
+        .active_parameters
+        .map(|n| format!(", {} of them active for a token", whole(n)))
+        .unwrap_or_default();
+    writeln!(
+        out,
+        "{} with {} parameters{active}. This card was made by {} {} from `provenance.json` and the results of its evaluations.\n",
+        model.architecture,
+        whole(model.parameters),
+        record.generator.name,
+        record.generator.version
+    )?;
+    writeln!(
+        out,
+        "## Use\n\n```sh\nblackletter generate \"Governing Law.\" --model {name} --max-new-tokens 64\n```\n"
+    )?;
+    writeln!(
+        out,
+        "```python\nfrom transformers import pipeline\np = pipeline(\"text-generation\", model=\"{name}\")\n\
+         print(p(\"Governing Law.\", do_sample=True, temperature=0.5, max_new_tokens=64))\n```\n"
+    )?;
+    writeln!(
+        out,
+        "Intended: continuing and drafting legal text, and as a base for fine-tuning on tasks of law. Not intended: legal advice, \
+         decisions about people, or statements of what the law is."
+    )?;
+    if !record.supervised.is_empty() {
+        let mut kinds: Vec<&str> = record.supervised.iter().map(|s| s.kind.as_str()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        writeln!(
+            out,
+            " It was also trained on examples of tasks ({}), which are asked with the chat template of its tokenizer.",
+            kinds.join(", ")
+        )?;
+    }
+    data(out, record)?;
+    training(out, record)?;
+    writeln!(out, "\n## Evaluation\n")?;
+    if results.is_empty() {
+        writeln!(out, "Not evaluated yet.")?;
+    }
+    for result in results {
+        for part in result.markdown() {
+            // One level down.
+            let part = part
+                .lines()
+                .map(|line| if line.starts_with('#') { format!("#{line}") } else { line.to_owned() });
+            writeln!(out, "{}\n", part.collect::<Vec<_>>().join("\n"))?;
+        }
+    }
+    writeln!(out, "## Limits\n")?;
+    writeln!(
+        out,
+        "What the model writes sounds like law and may be wrong; sections, cases and parties that it names may not exist. It knows \
+         the texts above, in English, as they were when its corpus was made. It repeats some passages of its training data word for \
+         word, and carries the views that those texts hold about people."
+    )?;
+    writeln!(out, "\n## Check what went in\n")?;
+    writeln!(
+        out,
+        "```sh\nblackletter audit {name} --corpus CORPUS\nblackletter bom --model {name} --format cyclonedx\n```\n"
+    )?;
+    writeln!(
+        out,
+        "`documents.parquet` names every document with its licence, address and hash; their root is `{}`. The record's seal is `{}`.",
+        record.corpus.root, record.seal
+    )
+}
+
+fn data(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
+    writeln!(out, "\n## Training data\n")?;
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut sum = (0, 0, 0);
+    for SourceUse { dataset, source, license, license_basis, documents, text_bytes, tokens } in
+        &record.sources
+    {
+        sum = (sum.0 + documents, sum.1 + text_bytes, sum.2 + tokens);
+        rows.push(vec![
+            dataset.clone(),
+            source.clone().unwrap_or_default(),
+            license.clone(),
+            license_basis.clone().unwrap_or_default(),
+            whole(*documents),
+            whole(*text_bytes),
+            whole(*tokens),
+        ]);
+    }
+    rows.push(vec![
+        "all".into(),
+        String::new(),
+        String::new(),
+        String::new(),
+        whole(sum.0),
+        whole(sum.1),
+        whole(sum.2),
+    ]);
+    let head = ["dataset", "source", "licence", "basis", "documents", "bytes of text", "tokens trained on"];
+    writeln!(out, "{}", table(&head, &rows))?;
+    writeln!(
+        out,
+        "Documents count all parts of the corpus; held-out ones were not trained on. Tokens count each as often as it was seen."
+    )?;
+    if !record.supervised.is_empty() {
+        let rows: Vec<Vec<String>> = record
+            .supervised
+            .iter()
+            .map(|s| {
+                vec![s.kind.clone(), s.dataset.clone(), s.license.clone(), whole(s.examples), whole(s.tokens)]
+            })
+            .collect();
+        writeln!(
+            out,
+            "\nExamples of tasks:\n\n{}",
+            table(&["kind", "dataset", "licence", "examples", "tokens"], &rows)
+        )?;
+    }
+    for Accepted { license, reason, documents } in &record.accepted {
+        let documents = whole(*documents);
+        writeln!(
+            out,
+            "\n`{license}` is no open licence. {documents} documents under it were accepted by name because: {reason}"
+        )?;
+    }
+    Ok(())
+}
+
+fn training(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
+    let training = &record.training;
+    writeln!(out, "\n## Training procedure\n")?;
+    let mut rows = vec![
+        vec!["optimiser steps".into(), whole(training.steps)],
+        vec!["tokens".into(), whole(training.tokens)],
+    ];
+    if let Some(seconds) = training.seconds {
+        rows.push(vec!["duration".into(), format!("{:.0} min", seconds / 60.0)]);
+    }
+    if let Some(hardware) = &training.hardware {
+        rows.push(vec!["machine".into(), hardware.clone()]);
+    }
+    if let Some(loss) = training.final_loss {
+        rows.push(vec!["loss at the end (nats per token)".into(), format!("{loss:.3}")]);
+    }
+    if let Some(commit) = &training.commit {
+        rows.push(vec!["commit of the program".into(), commit.clone()]);
+    }
+    writeln!(out, "{}", table(&["", ""], &rows))?;
+    let recipe = serde_json::to_string_pretty(&training.recipe).unwrap_or_default();
+    writeln!(
+        out,
+        "<details><summary>Settings, as they were run</summary>\n\n```json\n{recipe}\n```\n\n</details>"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blackletter_provenance::{
+        CorpusUse, DocumentList, Generator, MODEL_RECORD_VERSION, ModelIdentity, RecordKind, Training,
+    };
+
+    pub(crate) fn record() -> ModelRecord {
+        ModelRecord {
+            version: MODEL_RECORD_VERSION,
+            kind: RecordKind::Model,
+            model: ModelIdentity {
+                name: "nano".into(),
+                description: "A small legal model.".into(),
+                architecture: "MixtralForCausalLM".into(),
+                parameters: 12_723_456,
+                license: Some("CC-BY-4.0".into()),
+                ..ModelIdentity::default()
+            },
+            generator: Generator { name: "blackletter".into(), version: "0.1.0".into() },
+            corpus: CorpusUse { root: "ab".into(), record: None },
+            tokenizer: String::new(),
+            training: Training { steps: 1000, tokens: 9000, seconds: Some(600.0), ..Training::default() },
+            sources: vec![SourceUse {
+                dataset: "usc".into(),
+                license: "CC0-1.0".into(),
+                documents: 1234,
+                text_bytes: 5,
+                tokens: 6,
+                ..SourceUse::default()
+            }],
+            supervised: vec![],
+            accepted: vec![],
+            documents: DocumentList::default(),
+            files: vec![],
+            seal: "cd".into(),
+        }
+    }
+
+    #[test]
+    fn a_card_has_the_hubs_metadata_and_the_records_figures() {
+        let text = card(&record(), &[], &CardOptions { name: Some("owner/nano".into()), introduction: None });
+        let (front, body) = text.strip_prefix("---\n").unwrap().split_once("---\n").unwrap();
+        assert!(
+            front.contains("license: cc-by-4.0\n") && front.contains("pipeline_tag: text-generation"),
+            "{front}"
+        );
+        for fact in [
+            "12,723,456 parameters",
+            "| usc |  | CC0-1.0 |  | 1,234 | 5 | 6 |",
+            "| duration | 10 min |",
+            "--model owner/nano",
+            "Not evaluated yet.",
+        ] {
+            assert!(body.contains(fact), "{fact}\n{body}");
+        }
+    }
+
+    #[test]
+    fn a_licence_that_the_hub_does_not_know_is_named() {
+        let mut record = record();
+        record.model.license = Some("LicenseRef-ours".into());
+        let text = card(&record, &[], &CardOptions::default());
+        assert!(text.contains("license: other\nlicense_name: \"LicenseRef-ours\""), "{text}");
+    }
+}
