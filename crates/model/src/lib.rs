@@ -10,6 +10,7 @@ mod config;
 pub mod decoder;
 mod describe;
 mod generation_config;
+pub mod gguf;
 pub mod names;
 mod random;
 mod write;
