@@ -2,8 +2,8 @@
 
 use crate::{
     commands::{
-        bench, completions, corpus, dataset, export, generate, inspect, loss, man, quantize, score,
-        tokenizer, train,
+        audit, bench, bom, completions, corpus, dataset, eval, export, export_gguf, generate, inspect, loss,
+        man, quantize, report, score, sign, tokenizer, trace, train,
     },
     failure::Failure,
 };
@@ -39,6 +39,16 @@ pub enum Command {
     Tokenizer(tokenizer::Command),
     #[command(subcommand)]
     Dataset(dataset::Command),
+    #[command(subcommand)]
+    Eval(eval::Command),
+    Audit(audit::Args),
+    Bom(bom::Args),
+    Sign(sign::SignArgs),
+    Verify(sign::VerifyArgs),
+    Report(report::Args),
+    Index(trace::IndexArgs),
+    Trace(trace::TraceArgs),
+    ExportGguf(export_gguf::Args),
 }
 
 impl Command {
@@ -61,6 +71,15 @@ impl Command {
             Self::Corpus(command) => command.run(),
             Self::Tokenizer(command) => command.run(),
             Self::Dataset(command) => command.run(),
+            Self::Eval(command) => command.run(),
+            Self::Audit(args) => args.run(),
+            Self::Bom(args) => args.run(),
+            Self::Sign(args) => args.run(),
+            Self::Verify(args) => args.run(),
+            Self::Report(args) => args.run(),
+            Self::Index(args) => args.run(),
+            Self::Trace(args) => args.run(),
+            Self::ExportGguf(args) => args.run(),
         }
     }
 }

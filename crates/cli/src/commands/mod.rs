@@ -2,20 +2,27 @@
 //!
 //! [`model`] and [`text`] are what several of them take.
 
+pub mod audit;
 pub mod bench;
+pub mod bom;
 pub mod completions;
 pub mod corpus;
 pub mod dataset;
+pub mod eval;
 pub mod export;
+pub mod export_gguf;
 pub mod generate;
 pub mod inspect;
 pub mod loss;
 pub mod man;
 pub mod model;
 pub mod quantize;
+pub mod report;
 pub mod score;
+pub mod sign;
 pub mod text;
 pub mod tokenizer;
+pub mod trace;
 pub mod train;
 pub mod training_view;
 pub mod transfer;

@@ -63,6 +63,14 @@ impl ModelOptions {
         Ok(Pipeline::load(&self.files()?, &self.load_options(), with_tokenizer)?)
     }
 
+    /// The name that was asked for.
+    pub fn name(&self) -> &str {
+        #[cfg(feature = "embedded-model")]
+        return self.model.as_deref().unwrap_or(EMBEDDED);
+        #[cfg(not(feature = "embedded-model"))]
+        self.model.as_deref().unwrap_or_default()
+    }
+
     /// How to load.
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions { dtype: self.dtype.map(Into::into), threads: self.threads.map(usize::from) }

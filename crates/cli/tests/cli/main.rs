@@ -4,8 +4,10 @@
 
 mod command_line;
 mod corpus;
+mod eval;
 mod generate;
 #[cfg(feature = "hub")]
 mod hub;
+mod provenance;
 mod support;
 mod training;

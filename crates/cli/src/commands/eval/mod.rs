@@ -1,0 +1,102 @@
+//! `blackletter eval`
+
+pub mod perplexity;
+pub mod sft;
+
+use super::model::ModelOptions;
+use crate::{failure::Failure, interrupt, output};
+use blackletter_engine::Pipeline;
+use blackletter_evals::{Watch, results, subject::Subject};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Measure what a model is worth
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Perplexity(perplexity::Args),
+    Sft(sft::Args),
+}
+
+impl Command {
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Perplexity(args) => args.run(),
+            Self::Sft(args) => args.run(),
+        }
+    }
+}
+
+/// What becomes of a result.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Result")]
+pub struct ResultOptions {
+    /// Also write NAME.json, NAME.md and NAME.jsonl (every single measurement) to this directory; `blackletter report`
+    /// reads it.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON object
+    Json,
+    /// Tables in Markdown
+    Markdown,
+}
+
+impl ResultOptions {
+    /// Writes and prints a result; after Ctrl-C that is what there was.
+    pub fn finish<R: Serialize, L: Serialize>(
+        &self,
+        name: &str,
+        result: &R,
+        markdown: &str,
+        lines: &[L],
+    ) -> Result<(), Failure> {
+        if let Some(folder) = &self.out {
+            results::write(folder, name, result, markdown, lines)?;
+        }
+        match self.format {
+            Format::Json => output::print(serde_json::to_string_pretty(result)? + "\n")?,
+            Format::Markdown => output::print(markdown)?,
+        }
+        interrupt::outcome()
+    }
+}
+
+/// Loads the model with its tokenizer, and says which it is.
+pub fn load(options: &ModelOptions) -> Result<(Pipeline, Subject), Failure> {
+    let pipeline = options.load(true)?;
+    let dtype = options.load_options().dtype.map(|dtype| dtype.to_string());
+    let subject = Subject::new(options.name(), &options.files()?, &pipeline, dtype)?;
+    Ok((pipeline, subject))
+}
+
+/// Runs `work` with a bar that shows how far it is, in `unit`, and lets Ctrl-C end it.
+pub fn watched<T>(unit: Unit, work: impl FnOnce(Watch<'_>) -> T) -> Result<T, Failure> {
+    interrupt::catch()?;
+    let counts = match unit {
+        Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}",
+        Unit::Things => "{human_pos}/{human_len}",
+    };
+    let style = ProgressStyle::with_template(&format!("{{wide_bar}} {counts} {{elapsed}}, {{eta}} to go"))?;
+    let bar = ProgressBar::new(0).with_style(style);
+    let progress = |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    };
+    let result = work(Watch { progress: &progress, stop: &interrupt::asked });
+    bar.finish_and_clear();
+    Ok(result)
+}
+
+/// What a bar counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Bytes,
+    Things,
+}

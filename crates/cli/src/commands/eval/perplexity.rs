@@ -1,0 +1,73 @@
+//! `blackletter eval perplexity`
+
+use super::{ResultOptions, Unit, load, watched};
+use crate::{commands::model::ModelOptions, failure::Failure};
+use blackletter_evals::{
+    bootstrap::Bootstrap,
+    data::{self, GroupBy, Limits},
+    perplexity::{self, PerplexitySettings},
+};
+use std::path::PathBuf;
+
+/// Measure how well a model predicts texts
+///
+/// Scores each document by itself, in windows of the model's context that overlap by half, every token once; reports loss,
+/// perplexity by token and by word, and bits per byte, for each dataset and in all, with bootstrap intervals over documents.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "EXAMPLE:\n  blackletter eval perplexity --model ./nano --by file --limit-documents 25 \
+                        --limit-characters 8000 corpus/heldout --out evals/"
+)]
+pub struct Args {
+    /// JSON lines (.jsonl, .jsonl.gz, .jsonl.zst) and Parquet (.parquet) with a column `text`, text (.txt, .md), and
+    /// directories of JSON lines or Parquet.
+    #[arg(value_name = "DATA", required = true)]
+    data: Vec<PathBuf>,
+    /// Score only the first N documents of each dataset (or file, with --by file).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit_documents: Option<u32>,
+    /// Score only the first N characters of each document.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit_characters: Option<u32>,
+    /// What documents are put together by.
+    #[arg(long, value_enum, default_value_t = By::Dataset)]
+    by: By,
+    /// Do not put <|start|> in front of each document; its first token is not predicted then.
+    #[arg(long)]
+    no_start: bool,
+    /// Times that documents are drawn anew for the intervals; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = Bootstrap::default().resamples)]
+    resamples: usize,
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    result: ResultOptions,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum By {
+    /// The dataset that documents state
+    Dataset,
+    /// The file that they are in
+    File,
+}
+
+impl Args {
+    pub fn run(self) -> Result<(), Failure> {
+        let limits = Limits {
+            documents: self.limit_documents.map(|n| n as usize),
+            characters: self.limit_characters.map(|n| n as usize),
+        };
+        let by = match self.by {
+            By::Dataset => GroupBy::Dataset,
+            By::File => GroupBy::File,
+        };
+        let bootstrap = Bootstrap { resamples: self.resamples, ..Bootstrap::default() };
+        let settings = PerplexitySettings { by, limits, start: !self.no_start, bootstrap };
+        let data = data::read(&self.data, by, limits)?;
+        let (pipeline, subject) = load(&self.model)?;
+        let (result, documents) =
+            watched(Unit::Bytes, |watch| perplexity::measure(&pipeline, subject, &data, settings, watch))??;
+        self.result.finish("perplexity", &result, &result.to_markdown(), &documents)
+    }
+}

@@ -1,0 +1,82 @@
+//! `blackletter report`
+
+use super::model;
+use crate::failure::Failure;
+use blackletter_evals::{
+    card::{CardOptions, card},
+    report::{Results, report},
+};
+use blackletter_provenance::{ModelRecord, ModelRecordError};
+use std::{fs, path::PathBuf};
+
+/// Put evaluations together as one page, and write a model's card
+///
+/// Reads the results that `blackletter eval … --out DIR` wrote, of one model or of several side by side. Writes report.html (one page
+/// that needs nothing else), REPORT.md and figures; and for a model with a provenance.json CARD.md, its card with the metadata of the
+/// Hugging Face Hub: use, data by source and licence, training, evaluation, limits.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "EXAMPLE:\n  blackletter report --model ./nano --evals evals/ --out report/")]
+pub struct Args {
+    /// Directories of results.
+    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    evals: Vec<PathBuf>,
+    /// The directory to write to.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The model that the card is of: a directory, or owner/name[@revision] on the Hugging Face Hub.
+    #[arg(long, value_name = "DIR|OWNER/NAME")]
+    model: Option<String>,
+    /// What the card's examples call the model [default: its name in the record].
+    #[arg(long, value_name = "NAME", requires = "model")]
+    name: Option<String>,
+    /// Markdown that stands in front of report and card.
+    #[arg(long, value_name = "FILE")]
+    introduction: Option<PathBuf>,
+    /// Also put the card into the model's directory, as README.md.
+    #[arg(long, requires = "model")]
+    update_card: bool,
+}
+
+impl Args {
+    pub fn run(self) -> Result<(), Failure> {
+        let results = self.evals.iter().map(|dir| Results::read(dir)).collect::<Result<Vec<_>, _>>()?;
+        let folder = self.model.as_deref().map(model::directory).transpose()?;
+        let record = match folder.as_deref().map(ModelRecord::read) {
+            None | Some(Err(ModelRecordError::Missing { .. })) => None,
+            Some(record) => Some(record?),
+        };
+        let introduction = match &self.introduction {
+            Some(path) => Some(super::text::read_text(path)?.trim().to_owned()),
+            None => None,
+        };
+        let title = record.as_ref().map_or("Evaluation", |record| record.model.name.as_str());
+        let made = report(title, introduction.as_deref().unwrap_or_default(), &results)?;
+        let mut files = vec![("report.html".to_owned(), made.html), ("REPORT.md".to_owned(), made.markdown)];
+        files.extend(made.figures.into_iter().map(|(name, svg)| (format!("figures/{name}"), svg)));
+        let options = CardOptions { name: self.name, introduction };
+        let card = record.as_ref().map(|record| card(record, &results, &options));
+        files.extend(card.clone().map(|card| ("CARD.md".to_owned(), card)));
+        let cannot = |path: &PathBuf, e| Failure::failed(format!("cannot write {}: {e}", path.display()));
+        let figures = self.out.join("figures");
+        fs::create_dir_all(&figures).map_err(|e| cannot(&figures, e))?;
+        for (name, text) in files {
+            let path = self.out.join(name);
+            fs::write(&path, text).map_err(|e| cannot(&path, e))?;
+            eprintln!("wrote {}", path.display());
+        }
+        match (self.update_card, folder, card) {
+            (true, Some(folder), Some(card)) => {
+                let path = folder.join("README.md");
+                fs::write(&path, card).map_err(|e| cannot(&path, e))?;
+                eprintln!("wrote {}", path.display());
+            }
+            (true, ..) => {
+                return Err(Failure::failed(
+                    "there is no card to put there: the model has no provenance.json",
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
