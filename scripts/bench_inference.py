@@ -76,7 +76,7 @@ def main():
                     peer[kind].append(llama(args, kind, depth))
             m = {k: median([x[k] for x in mine]) for k in ("prefill_tokens_per_s", "decode_tokens_per_s", "read_gb_per_s",
                  "decode_read_fraction", "gemm_gflops", "prefill_gemm_fraction", "batch_decode_tokens_per_s",
-                 "batch_read_fraction")}
+                 "batch_read_fraction", "batch_of_single_fraction")}
             cpu = f"{mine[0]['cpu']}, {mine[0]['simd']}"
             best = max(median([d for _, d in v]) for v in peer.values())
             first = max(median([p for p, _ in v]) for v in peer.values())
@@ -89,12 +89,12 @@ def main():
             lines.append(f"| {dtype} | {depth} | {m['decode_tokens_per_s']:.1f} | {best:.1f} | {m['decode_tokens_per_s'] / best:.2f} | "
                          f"{100 * m['decode_read_fraction']:.0f} % of {m['read_gb_per_s']:.0f} GB/s | {prefill} | "
                          f"{100 * m['prefill_gemm_fraction']:.0f} % of {m['gemm_gflops']:.0f} | "
-                         f"{m['batch_decode_tokens_per_s']:.0f} ({100 * m['batch_read_fraction']:.0f} %) | {beside} |")
+                         f"{m['batch_decode_tokens_per_s']:.0f} ({100 * m['batch_read_fraction']:.0f} %, {100 * m['batch_of_single_fraction']:.0f} %) | {beside} |")
             print(lines[-1], flush=True)
     head = (f"\n### 520M geometry beside llama.cpp and transformers, {datetime.date.today()}\n\n{cpu}, 2 threads; medians of {args.rounds} interleaved "
             "rounds, tokens/s. llama.cpp: the faster of BF16 and F16, of Q4_0 and Q4_K_M.\n\n"
             "| dtype | depth | decode | llama.cpp | ratio | share of read bandwidth | prefill 512 | llama.cpp | ratio | "
-            "share of GEMM rate (GFLOP/s) | three sequences (share of their experts' bytes) | transformers prefill (ours / it), decode (ours / it) |\n"
+            "share of GEMM rate (GFLOP/s) | three sequences (their bytes as a share of the read bandwidth, of one sequence's rate) | transformers prefill (ours / it), decode (ours / it) |\n"
             "|---|---|---|---|---|---|---|---|---|---|---|---|\n")
     if args.write:
         with open(args.write, "a") as f:

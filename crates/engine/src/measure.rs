@@ -1,7 +1,7 @@
 //! Speed of a model on this machine, beside what the machine can do: `blackletter bench generate`.
 
 use crate::{Engine, EngineError, LoadOptions, ModelFiles, Runner};
-use blackletter_kernels::{gemm_rate, read_bandwidth};
+use blackletter_kernels::{ReadCeiling, gemm_rate};
 use serde::Serialize;
 use std::{fs, time::Instant};
 
@@ -63,6 +63,8 @@ pub struct Measurement {
     pub decode_read_fraction: f64,
     /// Share of the read bandwidth that the batch's decoding reached, each distinct expert counted once a step.
     pub batch_read_fraction: f64,
+    /// The batch's bytes per second beside those of one sequence: 1 is all that sharing weights allows.
+    pub batch_of_single_fraction: f64,
     /// Share of the multiply-add rate that the prompt reached (integer products count like float ones).
     pub prefill_gemm_fraction: f64,
 }
@@ -85,35 +87,21 @@ pub fn measure(
     runner.finish(sequence);
 
     let prompt = ids(&engine, options.prompt, 1);
-    let (mut prefill, mut single, mut batch, mut batch_bytes) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for run in 0..=options.runs.max(1) {
-        let mut sequence = runner.start();
-        let start = Instant::now();
-        runner.prefill(&mut sequence, &prompt)?;
-        let seconds = start.elapsed().as_secs_f64();
-        runner.finish(sequence);
-        let (one, _) = decode(&mut runner, options, 1)?;
-        let many = if options.batch > 1 { decode(&mut runner, options, options.batch)? } else { (one, 0.0) };
-        // The first run warms up.
-        if run > 0 {
-            prefill.push(prompt.len() as f64 / seconds);
-            single.push(one);
-            batch.push(many.0);
-            batch_bytes.push(many.1);
-        }
-    }
+    let mut runs = Runs::default();
+    // The first run warms up, and shows how much memory it takes: then come the ceilings.
+    one_run(&mut runner, options, &prompt)?;
     let peak_memory_bytes = peak_memory();
+    let ceiling = ReadCeiling::new();
+    for _ in 0..options.runs.max(1) {
+        // Machines drift, by half when others use the same memory: each run has ceilings of its own.
+        let before = ceiling.rate(engine.pool(), engine.isa(), 2);
+        let run = one_run(&mut runner, options, &prompt)?;
+        let read = (before + ceiling.rate(engine.pool(), engine.isa(), 2)) / 2.0;
+        let gemm = gemm_rate(engine.pool(), engine.isa(), engine.arithmetic(), 1);
+        runs.add(&engine, &prompt, &run, read, gemm);
+    }
     let weights = engine.weights();
-    let c = engine.config();
-    let read = read_bandwidth(engine.pool(), engine.isa(), 5);
-    let rate = gemm_rate(engine.pool(), engine.isa(), engine.arithmetic(), 5);
-    let bytes_per_token = weights.bytes_per_token(c.num_experts_per_tok);
-    let head = (c.vocab_size * c.hidden_size) as f64;
-    let flops = 2.0 * (c.active_parameters() as f64 - head) * prompt.len() as f64 + 2.0 * head;
-    let (prefill, single, batch) = (median(prefill), median(single), median(batch));
-    let single_bytes = single * bytes_per_token as f64;
-    let batch_rate = if options.batch > 1 { median(batch_bytes) } else { single_bytes };
+    let bytes_per_token = weights.bytes_per_token(engine.config().num_experts_per_tok);
     Ok(Measurement {
         cpu: cpu_name(),
         simd: engine.isa().to_string(),
@@ -124,19 +112,72 @@ pub fn measure(
         gen_tokens: options.generate,
         batch: options.batch,
         runs: options.runs,
-        prefill_tokens_per_s: prefill,
-        decode_tokens_per_s: single,
-        batch_decode_tokens_per_s: batch,
+        prefill_tokens_per_s: median(runs.prefill),
+        decode_tokens_per_s: median(runs.single),
+        batch_decode_tokens_per_s: median(runs.batch),
         first_token_s,
         peak_memory_bytes,
         weight_bytes: weights.bytes(),
         bytes_per_token,
-        read_gb_per_s: read / 1e9,
-        gemm_gflops: rate / 1e9,
-        decode_read_fraction: single_bytes / read,
-        batch_read_fraction: batch_rate / read,
-        prefill_gemm_fraction: flops * prefill / prompt.len() as f64 / rate,
+        read_gb_per_s: median(runs.read) / 1e9,
+        gemm_gflops: median(runs.gemm) / 1e9,
+        decode_read_fraction: median(runs.single_share),
+        batch_read_fraction: median(runs.batch_share),
+        batch_of_single_fraction: median(runs.batch_of_single),
+        prefill_gemm_fraction: median(runs.prefill_share),
     })
+}
+
+/// What one run gave.
+struct Run {
+    /// Prompt tokens per second.
+    prefill: f64,
+    /// Tokens and bytes of weights per second of one sequence, and of all together.
+    single: (f64, f64),
+    batch: (f64, f64),
+}
+
+fn one_run(runner: &mut Runner<'_>, options: &MeasureOptions, prompt: &[u32]) -> Result<Run, EngineError> {
+    let mut sequence = runner.start();
+    let start = Instant::now();
+    runner.prefill(&mut sequence, prompt)?;
+    let prefill = prompt.len() as f64 / start.elapsed().as_secs_f64();
+    runner.finish(sequence);
+    let single = decode(runner, options, 1)?;
+    let batch = if options.batch > 1 { decode(runner, options, options.batch)? } else { single };
+    Ok(Run { prefill, single, batch })
+}
+
+/// The runs' rates and shares of the ceilings.
+#[derive(Default)]
+struct Runs {
+    prefill: Vec<f64>,
+    single: Vec<f64>,
+    batch: Vec<f64>,
+    read: Vec<f64>,
+    gemm: Vec<f64>,
+    single_share: Vec<f64>,
+    batch_share: Vec<f64>,
+    batch_of_single: Vec<f64>,
+    prefill_share: Vec<f64>,
+}
+
+impl Runs {
+    fn add(&mut self, engine: &Engine, prompt: &[u32], run: &Run, read: f64, gemm: f64) {
+        let c = engine.config();
+        let head = (c.vocab_size * c.hidden_size) as f64;
+        let tokens = prompt.len() as f64;
+        let flops = 2.0 * (c.active_parameters() as f64 - head) * tokens + 2.0 * head;
+        self.prefill.push(run.prefill);
+        self.single.push(run.single.0);
+        self.batch.push(run.batch.0);
+        self.read.push(read);
+        self.gemm.push(gemm);
+        self.single_share.push(run.single.1 / read);
+        self.batch_share.push(run.batch.1 / read);
+        self.batch_of_single.push(run.batch.1 / run.single.1);
+        self.prefill_share.push(flops * run.prefill / tokens / gemm);
+    }
 }
 
 /// Tokens per second of `batch` sequences stepped together, and bytes of weights per second.

@@ -5,8 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 use blackletter_kernels::{
-    Arithmetic, Format, GemmScratch, GemvInput, Isa, Matrix, Pool, gemm, gemm_rate, gemv, quant,
-    read_bandwidth,
+    Arithmetic, Format, GemmScratch, GemvInput, Isa, Matrix, Pool, ReadCeiling, gemm, gemm_rate, gemv, quant,
 };
 use std::time::Instant;
 
@@ -27,7 +26,7 @@ fn main() {
     let threads = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(2);
     let isa = Isa::from_env().unwrap();
     let pool = Pool::new(threads);
-    let read = read_bandwidth(&pool, isa, 5);
+    let read = ReadCeiling::new().rate(&pool, isa, 5);
     let rate = gemm_rate(&pool, isa, Arithmetic::F32, 5);
     let rate16 = gemm_rate(&pool, isa, Arithmetic::Bf16, 5);
     println!(

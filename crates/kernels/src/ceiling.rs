@@ -18,30 +18,50 @@ use std::{
 /// Bytes that are read per measurement: far more than any cache.
 const READ_BYTES: usize = 1 << 30;
 
-/// Best rate of reading memory with all threads, in bytes per second; of `runs` passes over 1 GiB. 0 without that much memory.
-pub fn read_bandwidth(pool: &Pool, isa: Isa, runs: usize) -> f64 {
-    // Huge pages, as for converted weights: a ceiling with more address translations than the work would be none.
-    let Ok(mut memory) = MmapMut::map_anon(READ_BYTES) else { return 0.0 };
-    #[cfg(target_os = "linux")]
-    let _ = memory.advise(Advice::HugePage);
-    // Touched, so that it is memory and not one shared page of zeros.
-    for byte in memory.iter_mut().step_by(4096) {
-        *byte = 1;
+/// Measures how fast memory is read. It keeps 1 GiB, so that it can be asked again and again: rates drift.
+pub struct ReadCeiling {
+    memory: Option<MmapMut>,
+}
+
+impl Default for ReadCeiling {
+    fn default() -> Self {
+        Self::new()
     }
-    let mut best = 0.0f64;
-    let sink = AtomicU64::new(0);
-    for _ in 0..runs.max(1) {
-        let start = Instant::now();
-        pool.for_ranges(memory.len() / 64, 4096, |_, range| {
-            let part = &memory[range.start * 64..range.end * 64];
-            // SAFETY: the pointer covers the part, a multiple of 16 floats; any bytes are floats; `isa` is available on this CPU.
-            let sum = unsafe { sum_all(isa, part.as_ptr().cast(), part.len() / 4) };
-            sink.fetch_add(u64::from(sum.to_bits()), Ordering::Relaxed);
-        });
-        best = best.max(READ_BYTES as f64 / start.elapsed().as_secs_f64());
+}
+
+impl ReadCeiling {
+    /// Takes the memory; without that much of it, all rates are 0.
+    pub fn new() -> Self {
+        // Huge pages, as for converted weights: a ceiling with more address translations than the work would be none.
+        let Ok(mut memory) = MmapMut::map_anon(READ_BYTES) else { return Self { memory: None } };
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(Advice::HugePage);
+        // Touched, so that it is memory and not one shared page of zeros.
+        for byte in memory.iter_mut().step_by(4096) {
+            *byte = 1;
+        }
+        Self { memory: Some(memory) }
     }
-    std::hint::black_box(sink.into_inner());
-    best
+
+    /// Best rate with all threads, in bytes per second, of `passes` over the memory.
+    pub fn rate(&self, pool: &Pool, isa: Isa, passes: usize) -> f64 {
+        let Some(memory) = &self.memory else { return 0.0 };
+        let mut best = 0.0f64;
+        let sink = AtomicU64::new(0);
+        for _ in 0..passes.max(1) {
+            let start = Instant::now();
+            pool.for_ranges(memory.len() / 64, 4096, |_, range| {
+                let part = &memory[range.start * 64..range.end * 64];
+                // SAFETY: the pointer covers the part, a multiple of 16 floats; any bytes are floats; `isa` is available on this
+                // CPU.
+                let sum = unsafe { sum_all(isa, part.as_ptr().cast(), part.len() / 4) };
+                sink.fetch_add(u64::from(sum.to_bits()), Ordering::Relaxed);
+            });
+            best = best.max(READ_BYTES as f64 / start.elapsed().as_secs_f64());
+        }
+        std::hint::black_box(sink.into_inner());
+        best
+    }
 }
 
 dispatch! {

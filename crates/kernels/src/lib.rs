@@ -30,7 +30,7 @@ pub mod train;
 
 pub use attention::{AttentionShape, PAGE, PageRef, decode_attention, prefill_attention, write_kv};
 pub use buffer::{Buffer, keep_freed_memory};
-pub use ceiling::{gemm_rate, read_bandwidth};
+pub use ceiling::{ReadCeiling, gemm_rate};
 pub use elementwise::{RopeTable, add_scaled, log_softmax_at, rms_norm, rope, silu_mul, softmax};
 pub use gemm::{Arithmetic, GemmScratch, gemm, gemm_swiglu};
 pub use gemv::{GemvInput, gemv, gemv_swiglu, gemv_weighted_sum};
