@@ -111,6 +111,17 @@ def tokenizers() -> None:
     }))
 
 
+def examples():
+    line = {
+        "instruction": "Cite this.", "input": "§ 5", "output": "5 U.S.C. § 5", "kind": "text_to_citation",
+        "document": "usc:5", "dataset": "usc", "license": "CC0-1.0", "fields": ["title"],
+    }
+    write("sft_line", "instruction.json", text(line))
+    roles = [("system", "Be brief."), ("user", "What is law?"), ("assistant", "Rules.")]
+    write("sft_line", "messages.json", text({"messages": [{"role": r, "content": c} for r, c in roles]}))
+
+
 configs()
 headers()
 tokenizers()
+examples()

@@ -89,7 +89,7 @@ impl Breaks {
         }))
     }
 
-    fn of(tokens: impl Iterator<Item = Vec<u8>>) -> Self {
+    pub(crate) fn of(tokens: impl Iterator<Item = Vec<u8>>) -> Self {
         let mut breaks = Self { flags: Vec::new(), bytes: Vec::new(), starts: vec![0] };
         for token in tokens {
             let flag = |set: bool, flag: u8| if set { flag } else { 0 };

@@ -112,3 +112,57 @@ fn best(
     }
     found.1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{draw::Purpose, row::Segments};
+
+    /// Cuts a text whose tokens are its bytes.
+    fn cuts(text: &str, context: usize, seed: u64) -> Vec<String> {
+        let breaks = Breaks::of((0..=255u8).map(|byte| vec![byte]));
+        let ids: Vec<u32> = text.bytes().map(u32::from).collect();
+        let segments = Segments { shortest: 0.5, longest: 0.8, window: 0.25 };
+        let lengths = Lengths::of(&StreamConfig { context, segments, ..StreamConfig::default() });
+        let mut found = Vec::new();
+        let draw = Draw::new(seed, Purpose::Length, 0).of(0);
+        cut(0, Tokens::U32(&ids), &breaks, lengths, draw, &mut found);
+        let bytes = |segment: &Segment| {
+            let (from, to) = (segment.start as usize, (segment.start + segment.len) as usize);
+            text.get(from.saturating_sub(1)..(to - 1).min(text.len())).unwrap().to_owned()
+        };
+        assert!(found.iter().all(|segment| segment.len as usize <= context));
+        found.iter().map(bytes).collect()
+    }
+
+    #[test]
+    fn cuts_are_put_at_the_best_break_near_the_length_that_was_drawn() {
+        // The window is 30 bytes wide at least: a heading is never far, nor is a sentence.
+        let headed = "## H\n\nIt is. We are.\n\n".repeat(20);
+        let sentences = "It is one. We are many. ".repeat(20);
+        for seed in 0..20 {
+            for (text, start) in [(&headed, "## H"), (&sentences, "")] {
+                let segments = cuts(text, 120, seed);
+                assert_eq!(&segments.concat(), text);
+                let begins = |segment: &String| match start {
+                    "" => segment.starts_with("It is") || segment.starts_with("We are"),
+                    start => segment.starts_with(start),
+                };
+                assert!(segments.len() > 4 && segments.iter().all(begins), "{segments:?}");
+            }
+        }
+        let text = headed;
+        let differ: std::collections::BTreeSet<Vec<String>> =
+            (0..20).map(|seed| cuts(&text, 120, seed)).collect();
+        assert!(differ.len() > 2, "lengths are drawn anew");
+    }
+
+    #[test]
+    fn what_fits_is_left_whole_and_text_without_breaks_is_cut_all_the_same() {
+        assert_eq!(cuts("Short.", 64, 1), ["Short."]);
+        assert!(cuts("", 64, 1).is_empty());
+        let endless = "x".repeat(1000);
+        let segments = cuts(&endless, 64, 1);
+        assert!(segments.len() > 15 && segments.concat() == endless);
+    }
+}

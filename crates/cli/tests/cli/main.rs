@@ -4,6 +4,7 @@
 
 mod command_line;
 mod corpus;
+mod dataset;
 mod eval;
 mod generate;
 #[cfg(feature = "hub")]

@@ -1,5 +1,6 @@
 //! Stores and the streams of rows that come out of them.
 
+mod derive;
 mod properties;
 mod stores;
 mod support;
