@@ -120,6 +120,30 @@ pub enum HubError {
         /// What was wrong with it.
         why: String,
     },
+    /// A file to push cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Local {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody is there to push.
+    #[error("pushing to {endpoint} takes a token that may write: set HF_TOKEN, or log in")]
+    NoToken {
+        /// The Hub.
+        endpoint: String,
+    },
+    /// A push is refused.
+    #[error("{endpoint} refuses to take {repository}: {why}")]
+    Refused {
+        /// Where it was to go.
+        repository: Box<Repository>,
+        /// The Hub.
+        endpoint: String,
+        /// Status and words.
+        why: String,
+    },
     /// Anything else that the `hf-hub` crate reports.
     #[error("fetching {repository} from {endpoint} failed")]
     Hub {

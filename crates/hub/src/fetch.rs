@@ -67,9 +67,7 @@ pub fn fetch(repository: &Repository, settings: &Settings) -> Result<Fetched, Hu
     // Whoever has the model need not wait long to hear that there is no newer one.
     let patience =
         if cache.find().is_some() { settings.patience.min(PATIENCE_WITH_A_COPY) } else { settings.patience };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| hub.error(e.into()))?;
-    match runtime.block_on(online(&hub, &cache, patience)) {
+    match runtime(&hub)?.block_on(online(&hub, &cache, patience)) {
         Ok(dir) => Ok(Fetched { dir, unchecked: None }),
         Err(error) if error.is_of_the_moment() => match cache.find() {
             Some(dir) => Ok(Fetched { dir, unchecked: Some(error) }),
@@ -77,6 +75,12 @@ pub fn fetch(repository: &Repository, settings: &Settings) -> Result<Fetched, Hu
         },
         Err(error) => Err(error),
     }
+}
+
+/// What runs requests.
+pub(crate) fn runtime(hub: &Hub<'_>) -> Result<tokio::runtime::Runtime, HubError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| hub.error(e.into()))
 }
 
 async fn online(hub: &Hub<'_>, cache: &Cache, patience: Duration) -> Result<PathBuf, HubError> {

@@ -8,7 +8,7 @@ use crate::{HubError, Repository, Settings, error::may_pass};
 use hf_hub::{HFClient, HFError, repository::ModelInfo};
 use reqwest::{
     Client, Method, Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LOCATION, RANGE},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, LOCATION, RANGE},
     redirect::Policy,
 };
 use std::{env, fs, path::Path, time::Duration};
@@ -170,6 +170,96 @@ impl<'r> Hub<'r> {
             tries += 1;
             tokio::time::sleep(pause).await;
             pause *= 2;
+        }
+    }
+
+    /// Whether there is a token to show.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Sends something to the Hub itself, with the token; gives status and text. What may pass is tried again.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        kind: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, String), HubError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [(CONTENT_TYPE, kind), (ACCEPT, if kind.contains("lfs") { kind } else { "application/json" })]
+        {
+            headers.insert(name, value.parse().map_err(|_| self.answer("a header is none"))?);
+        }
+        // An address that the Hub names may be of another server.
+        let token = self.token.as_ref().filter(|_| url.starts_with(self.endpoint()));
+        if let Some(value) = token.and_then(|t| format!("Bearer {t}").parse().ok()) {
+            headers.insert(AUTHORIZATION, value);
+        }
+        let (status, text, _) = self.patiently(method, url, headers, body).await?;
+        Ok((status, text))
+    }
+
+    /// Sends something to where the Hub says, with the headers that it says and without the token; gives status, text and the
+    /// tag that what was sent goes by there.
+    pub(crate) async fn send_elsewhere(
+        &self,
+        method: Method,
+        url: &str,
+        named: &serde_json::Value,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, String, Option<String>), HubError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in named.as_object().into_iter().flatten() {
+            let name = reqwest::header::HeaderName::try_from(name.as_str());
+            if let (Ok(name), Some(Ok(value))) = (name, value.as_str().map(str::parse)) {
+                headers.insert(name, value);
+            }
+        }
+        self.patiently(method, url, headers, body).await
+    }
+
+    async fn patiently(
+        &self,
+        method: Method,
+        url: &str,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, String, Option<String>), HubError> {
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            let request =
+                self.staying.request(method.clone(), url).headers(headers.clone()).body(body.clone());
+            let error = match request.send().await {
+                Ok(response) if may_pass(response.status()) && attempt < TRIES => {
+                    self.unavailable(format!("it answers {}", response.status().as_u16()))
+                }
+                Ok(response) => {
+                    let (status, etag) = (response.status(), response.headers().get(ETAG).cloned());
+                    let text = response.text().await.map_err(|e| self.error(e.into()))?;
+                    return Ok((status, text, etag.and_then(|tag| Some(tag.to_str().ok()?.to_owned()))));
+                }
+                Err(error) => self.error(error.into()),
+            };
+            if attempt >= TRIES {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Err(self.unavailable("no answer".into()))
+    }
+
+    /// A push that is refused.
+    pub(crate) fn refused(&self, status: StatusCode, text: &str) -> HubError {
+        let (repository, endpoint) = (Box::new(self.repository.clone()), self.endpoint().to_string());
+        match status {
+            StatusCode::UNAUTHORIZED => HubError::Unauthorized { repository, endpoint },
+            _ => {
+                let words: String = text.chars().take(300).collect();
+                HubError::Refused { repository, endpoint, why: format!("{} {words}", status.as_u16()) }
+            }
         }
     }
 
