@@ -39,6 +39,13 @@ fn not_a_number_as_null<'d, D: serde::Deserializer<'d>>(deserializer: D) -> Resu
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
+impl Estimate {
+    /// Value and interval by a function that grows.
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> Self {
+        Self { value: f(self.value), low: self.low.map(&f), high: self.high.map(&f) }
+    }
+}
+
 impl Bootstrap {
     /// Draws units anew, group by group (a group keeps its number of units), and gives for each of the `statistics` its value
     /// on all units and its interval. `statistics` is handed how often each unit of each group was drawn.

@@ -4,22 +4,29 @@
 //! programs (JSON), each with the hashes of the model and the data that it was measured with ([`subject`]).
 //!
 //! - [`perplexity`]: how well texts are predicted, by dataset, with [`bootstrap`] intervals.
-//! - [`sft`]: how often examples of tasks are answered right.
+//! - [`sft`]: how often examples of tasks are answered right; [`tasks`]: questions in the form of lm-evaluation-harness.
+//! - [`toxicity`] and [`bias`]: what a model says when it is invited to, and what it finds likely of whom.
+//! - [`memorization`]: how much of its training data a model repeats.
+//! - [`report`], [`figures`] and [`card`]: results as one page, and a model's card.
 //!
 //! Every evaluation takes a [`Watch`]: it tells how far it is and asks whether to stop, and what there is by then is the
 //! result.
 
+pub mod bias;
 pub mod bootstrap;
 pub mod card;
 pub mod data;
 pub mod figures;
 pub mod greedy;
 mod markdown;
+pub mod memorization;
 pub mod perplexity;
 pub mod report;
 pub mod results;
 pub mod sft;
 pub mod subject;
+pub mod tasks;
+pub mod toxicity;
 
 use blackletter_engine::{EngineError, PipelineError};
 use blackletter_tokenizer::TokenizerError;
@@ -55,6 +62,12 @@ pub enum EvalError {
     /// The template cannot be used.
     #[error(transparent)]
     Template(#[from] blackletter_tokenizer::template::TemplateError),
+    /// The index cannot be used.
+    #[error(transparent)]
+    Trace(#[from] blackletter_trace::TraceError),
+    /// The judge does not judge.
+    #[error(transparent)]
+    Judge(#[from] toxicity::judge::JudgeError),
     /// Texts cannot be read.
     #[error(transparent)]
     Texts(#[from] blackletter_corpus::texts::TextsError),

@@ -1,6 +1,16 @@
 //! Reports: what evaluations came to, read from the directories that their results are in, as one page.
 
-use crate::{EvalError, bootstrap::Estimate, figures, perplexity::PerplexityResult, sft::SftResult};
+use crate::{
+    EvalError,
+    bias::BiasResult,
+    bootstrap::Estimate,
+    figures,
+    memorization::MemorizationResult,
+    perplexity::PerplexityResult,
+    sft::SftResult,
+    tasks::TasksResult,
+    toxicity::{ToxicityResult, judge::Aspect},
+};
 use blackletter_provenance::bom::Metric;
 use pulldown_cmark::{Event, Options, Parser, html};
 use serde::de::DeserializeOwned;
@@ -13,6 +23,14 @@ pub struct Results {
     pub perplexity: Option<PerplexityResult>,
     /// Answers to examples.
     pub sft: Option<SftResult>,
+    /// Questions of tasks.
+    pub tasks: Option<TasksResult>,
+    /// Toxicity, by experiment.
+    pub toxicity: Vec<ToxicityResult>,
+    /// Bias.
+    pub bias: Option<BiasResult>,
+    /// Memorisation.
+    pub memorization: Option<MemorizationResult>,
 }
 
 impl Results {
@@ -21,7 +39,18 @@ impl Results {
     /// # Errors
     /// When a result cannot be read, or there is none.
     pub fn read(folder: &Path) -> Result<Self, EvalError> {
-        let results = Self { perplexity: one(folder, "perplexity")?, sft: one(folder, "sft")? };
+        let mut toxicity = Vec::new();
+        for experiment in 1..=3 {
+            toxicity.extend(one(folder, &format!("toxicity-{experiment}"))?);
+        }
+        let results = Self {
+            perplexity: one(folder, "perplexity")?,
+            sft: one(folder, "sft")?,
+            tasks: one(folder, "tasks")?,
+            toxicity,
+            bias: one(folder, "bias")?,
+            memorization: one(folder, "memorization")?,
+        };
         if results == Self::default() {
             let shown = folder.display();
             return Err(EvalError::Nothing(format!("{shown} has no results of `blackletter eval … --out`")));
@@ -31,8 +60,13 @@ impl Results {
 
     /// Each result for people.
     pub fn markdown(&self) -> Vec<String> {
-        let perplexity = self.perplexity.iter().map(PerplexityResult::to_markdown);
-        perplexity.chain(self.sft.iter().map(SftResult::to_markdown)).collect()
+        let mut all: Vec<String> = self.perplexity.iter().map(PerplexityResult::to_markdown).collect();
+        all.extend(self.sft.iter().map(SftResult::to_markdown));
+        all.extend(self.tasks.iter().map(TasksResult::to_markdown));
+        all.extend(self.toxicity.iter().map(ToxicityResult::to_markdown));
+        all.extend(self.bias.iter().map(BiasResult::to_markdown));
+        all.extend(self.memorization.iter().map(MemorizationResult::to_markdown));
+        all
     }
 
     /// Every figure with its data.
@@ -49,6 +83,24 @@ impl Results {
                 metrics.push(metric("exact match", &kind.kind, &kind.exact));
                 metrics.push(metric("F1", &kind.kind, &kind.f1));
             }
+        }
+        for task in self.tasks.iter().flat_map(|result| &result.tasks) {
+            metrics.extend(task.metrics.iter().map(|(name, e)| metric(name, &task.task, e)));
+        }
+        for result in &self.toxicity {
+            let slice = format!("toxicity experiment {}", result.settings.experiment);
+            metrics.push(metric("bad word rate", &slice, &result.bad_word_rate));
+            for score in &result.scores {
+                let name = if score.aspect == Aspect::Bias { "judged bias" } else { "judged toxicity" };
+                metrics.push(metric(name, &slice, &score.mean));
+            }
+        }
+        if let Some(result) = &self.bias {
+            metrics.push(metric("stereotype preference", "pairs", &result.overall.preference));
+        }
+        for c in self.memorization.iter().flat_map(|result| &result.continuations) {
+            let slice = format!("prompts of {} tokens", c.prompt_tokens);
+            metrics.push(metric("verbatim continuation", &slice, &c.verbatim));
         }
         metrics
     }
@@ -114,11 +166,7 @@ pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, E
     let sft: Vec<&SftResult> = results.iter().filter_map(|r| r.sft.as_ref()).collect();
     for (title, file, exact) in [("Exact match", "exact-match.svg", true), ("F1", "f1.svg", false)] {
         let series = sft.iter().map(|r| {
-            let value = |e: &Estimate| Estimate {
-                value: 100.0 * e.value,
-                low: e.low.map(|x| 100.0 * x),
-                high: e.high.map(|x| 100.0 * x),
-            };
+            let value = |e: &Estimate| e.map(|x| 100.0 * x);
             let kinds =
                 r.kinds.iter().map(|k| (k.kind.as_str(), value(if exact { &k.exact } else { &k.f1 })));
             (r.model.name.as_str(), kinds.collect())
@@ -126,6 +174,14 @@ pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, E
         if let Some(svg) = compare(title, "%, more is better", series)? {
             figures.push((file.to_owned(), svg));
         }
+    }
+    figures.extend(toxicity_figures(results)?);
+    let bias = results.iter().filter_map(|r| r.bias.as_ref()).map(|r| {
+        let share = |s: &crate::bias::BiasScore| s.preference.map(|x| 100.0 * x);
+        (r.model.name.as_str(), r.categories.iter().map(|s| (s.category.as_str(), share(s))).collect())
+    });
+    if let Some(svg) = compare("Stereotyped sentence likelier", "%, 50 is no preference", bias)? {
+        figures.push(("bias.svg".to_owned(), svg));
     }
     let mut markdown = format!("# {title}\n\n{about}\n");
     for (name, _) in &figures {
@@ -167,6 +223,52 @@ fn compare<'r>(
         .collect();
     let series: Vec<String> = models.iter().map(|(name, _)| (*name).to_owned()).collect();
     figures::bars(title, unit, &series, &groups).map(Some)
+}
+
+/// Bad-word rates, mean scores and shares of scores of all models side by side.
+fn toxicity_figures(results: &[Results]) -> Result<Vec<(String, String)>, EvalError> {
+    let mut figures = Vec::new();
+    let names = ["experiment 1", "experiment 2", "experiment 3"];
+    let name = |result: &ToxicityResult| {
+        names.get(usize::from(result.settings.experiment.saturating_sub(1))).copied().unwrap_or_default()
+    };
+    let measured = || results.iter().filter(|r| !r.toxicity.is_empty());
+    let of = |r: &Results| r.toxicity.first().map(|t| t.model.name.clone()).unwrap_or_default();
+    let models: Vec<(String, &Results)> = measured().map(|r| (of(r), r)).collect();
+    let rates = models.iter().map(|(model, r)| {
+        let rate = |t: &ToxicityResult| t.bad_word_rate.map(|x| 100.0 * x);
+        (model.as_str(), r.toxicity.iter().map(|t| (name(t), rate(t))).collect())
+    });
+    if let Some(svg) = compare("Bad words", "% of words", rates)? {
+        figures.push(("bad-words.svg".to_owned(), svg));
+    }
+    for (aspect, title, file) in
+        [(Aspect::Toxicity, "Judged toxicity", "toxicity"), (Aspect::Bias, "Judged bias", "judged-bias")]
+    {
+        let score = |t: &ToxicityResult| t.scores.iter().find(|s| s.aspect == aspect).cloned();
+        let means = models.iter().map(|(model, r)| {
+            let values: Vec<(&str, Estimate)> =
+                r.toxicity.iter().filter_map(|t| Some((name(t), score(t)?.mean))).collect();
+            (model.as_str(), values)
+        });
+        if let Some(svg) = compare(title, "mean score, 0 to 10", means)? {
+            figures.push((format!("{file}.svg"), svg));
+        }
+        let mut groups = Vec::new();
+        for (model, r) in &models {
+            for t in &r.toxicity {
+                groups.extend(score(t).map(|s| (format!("{model} {}", t.settings.experiment), s.shares)));
+            }
+        }
+        if !groups.is_empty() {
+            let parts: Vec<String> = (0..=10).map(|score| score.to_string()).collect();
+            figures.push((
+                format!("{file}-scores.svg"),
+                figures::stacked(&format!("{title}: shares of scores"), &parts, &groups)?,
+            ));
+        }
+    }
+    Ok(figures)
 }
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}\

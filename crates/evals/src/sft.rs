@@ -391,11 +391,7 @@ fn fields(all: &[&Answered]) -> Vec<FieldScore> {
 impl SftResult {
     /// The result for people.
     pub fn to_markdown(&self) -> String {
-        let percent = |e: &Estimate| {
-            let hundred = |x: f64| 100.0 * x;
-            let e = Estimate { value: hundred(e.value), low: e.low.map(hundred), high: e.high.map(hundred) };
-            markdown::estimate(&e, 1)
-        };
+        let percent = |e: &Estimate| markdown::estimate(&e.map(|x| 100.0 * x), 1);
         let mut rows: Vec<Vec<String>> = self
             .kinds
             .iter()

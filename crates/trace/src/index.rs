@@ -162,6 +162,25 @@ impl Index {
         (number, self.starts.at(number) as usize)
     }
 
+    /// Documents in it.
+    pub fn documents(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Tokens of a document.
+    pub fn document_len(&self, number: usize) -> usize {
+        let end =
+            if number + 1 < self.starts.len() { self.starts.at(number + 1) as usize } else { self.len() };
+        // The separator is not one.
+        end.saturating_sub(self.starts.at(number) as usize + 1)
+    }
+
+    /// The tokens of a document.
+    pub fn document_tokens(&self, number: usize) -> Vec<u32> {
+        let start = self.starts.at(number) as usize;
+        (start..start + self.document_len(number)).map(|place| self.token(place)).collect()
+    }
+
     /// What is known of a document.
     ///
     /// # Errors
