@@ -1,5 +1,7 @@
 //! Which commands there are.
 
+#[cfg(feature = "hub")]
+use crate::commands::push;
 use crate::{
     commands::{
         audit, bench, bom, completions, corpus, dataset, eval, export, export_gguf, generate, inspect, loss,
@@ -49,6 +51,8 @@ pub enum Command {
     Index(trace::IndexArgs),
     Trace(trace::TraceArgs),
     ExportGguf(export_gguf::Args),
+    #[cfg(feature = "hub")]
+    Push(push::Args),
 }
 
 impl Command {
@@ -80,6 +84,8 @@ impl Command {
             Self::Index(args) => args.run(),
             Self::Trace(args) => args.run(),
             Self::ExportGguf(args) => args.run(),
+            #[cfg(feature = "hub")]
+            Self::Push(args) => args.run(),
         }
     }
 }

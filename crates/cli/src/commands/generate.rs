@@ -9,10 +9,16 @@ use crate::{
     interrupt,
     output::{self, Output},
 };
-use blackletter_engine::{GenerationOptions, GenerationRequest, Pipeline, Prompt, generate, python_json};
+use blackletter_engine::{
+    Generated, GenerationOptions, GenerationRequest, Pipeline, Prompt, generate, python_json,
+};
 use blackletter_model::GenerationConfig;
 use blackletter_tokenizer::SpecialTokens;
-use std::{ops::ControlFlow, path::PathBuf};
+use blackletter_trace::{Index, SpanOptions};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 /// Continue a prompt with a model
 ///
@@ -103,6 +109,10 @@ struct ResultArgs {
     /// Print text as it is made; needs --format text and one sequence.
     #[arg(long)]
     stream: bool,
+    /// Print, in place of texts, JSON objects of each text with the spans of its continuation that stand in the training data,
+    /// and their documents; DIR is an index that `blackletter index` wrote.
+    #[arg(long, value_name = "DIR")]
+    trace: Option<PathBuf>,
     /// Keep characters beyond ASCII in JSON as UTF-8 in place of \u escapes.
     #[arg(long)]
     no_ascii: bool,
@@ -128,6 +138,9 @@ impl Args {
             return Err(Failure::usage(
                 "--stream prints one text as it is made: it needs --format text and --num-return-sequences 1",
             ));
+        }
+        if self.result.trace.is_some() && self.result.format != Format::Json {
+            return Err(Failure::usage("--trace prints JSON objects: leave --format out"));
         }
         if self.sampling.stop.iter().any(String::is_empty) {
             return Err(Failure::usage(
@@ -168,6 +181,10 @@ impl Args {
         }
         let made =
             generate(&pipeline.engine, pipeline.tokenizer(), &prompt.ids, &options, &mut |_, _| go_on())?;
+        if let Some(folder) = &self.result.trace {
+            output::print(traced(folder, &pipeline, &prompt, &made)?)?;
+            return interrupt::outcome();
+        }
         output::print(self.result.render(&pipeline, &prompt, made.iter().map(|g| g.ids.as_slice())))?;
         interrupt::outcome()
     }
@@ -225,6 +242,27 @@ impl ResultArgs {
             _ => python_json::texts(&texts, !self.no_ascii) + "\n",
         }
     }
+}
+
+/// Texts with the spans of their continuations in the training data.
+fn traced(
+    folder: &Path,
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    made: &[Generated],
+) -> Result<String, Failure> {
+    let index = Index::open(folder)?;
+    let objects = made
+        .iter()
+        .map(|one| {
+            let text = pipeline.full_text(prompt, &one.ids);
+            // Spans are looked for in what is new, encoded as documents were.
+            let continuation = text.get(prompt.text.len()..).unwrap_or_default();
+            let trace = index.trace(continuation, SpanOptions::default())?;
+            Ok(serde_json::json!({ "text": text, "continuation": continuation, "trace": trace }))
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
+    Ok(serde_json::to_string_pretty(&objects)? + "\n")
 }
 
 /// Prints the prompt, then each piece of the continuation as soon as it is certain.

@@ -16,6 +16,8 @@ pub mod inspect;
 pub mod loss;
 pub mod man;
 pub mod model;
+#[cfg(feature = "hub")]
+pub mod push;
 pub mod quantize;
 pub mod report;
 pub mod score;

@@ -86,3 +86,44 @@ fn data_that_is_not_there_is_said() {
     let ended = run(&model(64), &["eval", "perplexity", "nowhere.jsonl"]);
     assert!(ended.code == 1 && ended.stderr.contains("nowhere.jsonl"), "{}", ended.stderr);
 }
+
+#[test]
+fn tasks_bias_and_toxicity_come_to_results_that_a_report_puts_together() {
+    let model = model(128);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (evals, out) = (at("evals"), at("report"));
+    fs::write(at("own.jsonl"), "{\"query\":\"1+1=\",\"choices\":[\"2\",\"3\"],\"gold\":0}\n").unwrap();
+    fs::write(at("prompts.txt"), "You are\n").unwrap();
+    let pair = json!({ "category": "c", "stereotyped": "a b", "other": "a c" });
+    fs::write(at("pairs.jsonl"), pair.to_string()).unwrap();
+    for arguments in [
+        vec!["eval", "tasks", &at("own.jsonl"), "--out", &evals],
+        vec!["eval", "bias", "--pairs", &at("pairs.jsonl"), "--out", &evals],
+        vec![
+            "eval",
+            "toxicity",
+            "--experiment",
+            "1",
+            "--prompts",
+            &at("prompts.txt"),
+            "--max-new-tokens",
+            "5",
+            "--out",
+            &evals,
+        ],
+    ] {
+        let ended = run(&model, &arguments);
+        assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.stderr);
+    }
+    assert_eq!(fs::read_to_string(at("evals/toxicity-1.csv")).unwrap().lines().count(), 1 + 3);
+    let ended = run(&model, &["report", "--evals", &evals, "--out", &out]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let page = fs::read_to_string(at("report/report.html")).unwrap();
+    for part in ["Tasks:", "Toxicity of", "Bias of", "<svg", "acc_norm"] {
+        assert!(page.contains(part), "{part}");
+    }
+    // Without a judge, --judge-model means nothing.
+    let ended = run(&model, &["eval", "toxicity", "--experiment", "1", "--judge-model", "x"]);
+    assert_eq!(ended.code, 2, "{}", ended.stderr);
+}

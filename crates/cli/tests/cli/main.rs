@@ -11,4 +11,5 @@ mod generate;
 mod hub;
 mod provenance;
 mod support;
+mod trace;
 mod training;

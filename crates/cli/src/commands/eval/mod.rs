@@ -1,7 +1,11 @@
 //! `blackletter eval`
 
+pub mod bias;
+pub mod memorization;
 pub mod perplexity;
 pub mod sft;
+pub mod tasks;
+pub mod toxicity;
 
 use super::model::ModelOptions;
 use crate::{failure::Failure, interrupt, output};
@@ -9,13 +13,17 @@ use blackletter_engine::Pipeline;
 use blackletter_evals::{Watch, results, subject::Subject};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 /// Measure what a model is worth
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Perplexity(perplexity::Args),
     Sft(sft::Args),
+    Tasks(tasks::Args),
+    Toxicity(toxicity::Args),
+    Bias(bias::Args),
+    Memorization(memorization::Args),
 }
 
 impl Command {
@@ -23,6 +31,10 @@ impl Command {
         match self {
             Self::Perplexity(args) => args.run(),
             Self::Sft(args) => args.run(),
+            Self::Tasks(args) => args.run(),
+            Self::Toxicity(args) => args.run(),
+            Self::Bias(args) => args.run(),
+            Self::Memorization(args) => args.run(),
         }
     }
 }
@@ -49,6 +61,16 @@ pub enum Format {
 }
 
 impl ResultOptions {
+    /// Writes another file beside the result's, where there is a directory for it.
+    pub fn also(&self, name: &str, text: &str) -> Result<(), Failure> {
+        if let Some(folder) = &self.out {
+            let path = folder.join(name);
+            let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, text));
+            written.map_err(|e| Failure::failed(format!("cannot write {}: {e}", path.display())))?;
+        }
+        Ok(())
+    }
+
     /// Writes and prints a result; after Ctrl-C that is what there was.
     pub fn finish<R: Serialize, L: Serialize>(
         &self,

@@ -1,0 +1,120 @@
+//! `index`, `trace`, `generate --trace` and `eval memorization`
+
+use crate::support::{Ended, blackletter, model};
+use serde_json::{Value, json};
+use std::{fs, path::Path};
+use tempfile::TempDir;
+
+fn run(arguments: &[&str]) -> Ended {
+    blackletter().args(arguments).output().unwrap().into()
+}
+
+fn json_of(arguments: &[&str]) -> Value {
+    let ended = run(arguments);
+    assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.stderr);
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+/// Ten sections as a corpus, a token store and an index in `dir`.
+fn index(dir: &Path, tokenizer: &Path) -> String {
+    let rows: String = (0..10)
+        .map(|n| {
+            let text = format!("§ {n}. A keeper of lake {n} may ask each vessel for notice {} before a gate closes.", n * 7);
+            json!({ "id": format!("usc/{n}"), "dataset": "usc", "text": text, "license": "CC0-1.0", "title": format!("Section {n}") })
+                .to_string()
+                + "\n"
+        })
+        .collect();
+    fs::write(dir.join("law.jsonl"), rows).unwrap();
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (corpus, store, out) = (at("corpus"), at("store"), at("index"));
+    for arguments in [
+        vec!["corpus", "ingest", &at("law.jsonl"), "--out", &corpus],
+        vec![
+            "dataset",
+            "build",
+            "--corpus",
+            &corpus,
+            "--tokenizer",
+            tokenizer.to_str().unwrap(),
+            "--out",
+            &store,
+        ],
+        vec!["index", "--dataset", &store, "--corpus", &corpus, "--out", &out],
+    ] {
+        let ended = run(&arguments);
+        assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.stderr);
+    }
+    out
+}
+
+#[test]
+fn a_text_is_traced_to_the_documents_that_it_stands_in() {
+    let dir = TempDir::new().unwrap();
+    let model = model(128);
+    let index = index(dir.path(), model.path());
+    let text = "They say that a keeper of lake 3 may ask each vessel for notice 22, or so.";
+    let found = json_of(&["trace", "--index", &index, "--json", text]);
+    let span = &found["spans"][0];
+    assert_eq!(span["text"], " keeper of lake 3 may ask each vessel for notice 2");
+    assert_eq!((&span["occurrences"], &span["documents"][0]["id"]), (&json!(1), &json!("usc/3")));
+    assert_eq!(span["documents"][0]["title"], "Section 3");
+    // The place in the document: after "§ 3. A", where § has two bytes.
+    assert_eq!(span["documents"][0]["offset"], 7);
+    let shown = run(&["trace", "--index", &index, text]).stdout;
+    assert!(shown.contains("usc/3 “Section 3” at byte 7, CC0-1.0"), "{shown}");
+    let folder = model.path().to_str().unwrap();
+    let made = json_of(&[
+        "generate",
+        "A keeper",
+        "--model",
+        folder,
+        "--max-new-tokens",
+        "4",
+        "--num-return-sequences",
+        "2",
+        "--trace",
+        &index,
+    ]);
+    assert_eq!(made.as_array().unwrap().len(), 2);
+    assert!(
+        made[0]["text"].as_str().unwrap().starts_with("A keeper") && made[0]["trace"]["spans"].is_array(),
+        "{made}"
+    );
+    let wrong = run(&["trace", "--index", folder, "x"]);
+    assert!(wrong.code == 1 && wrong.stderr.contains("blackletter index"), "{}", wrong.stderr);
+}
+
+#[test]
+fn memorization_is_counted_by_length_of_prompt() {
+    let dir = TempDir::new().unwrap();
+    let model = model(128);
+    let index = index(dir.path(), model.path());
+    let folder = model.path().to_str().unwrap();
+    let result = json_of(&[
+        "eval",
+        "memorization",
+        "--model",
+        folder,
+        "--index",
+        &index,
+        "--prompt-tokens",
+        "8,16",
+        "--continuation",
+        "8",
+        "--samples",
+        "5",
+        "--texts",
+        "2",
+        "--text-tokens",
+        "20",
+    ]);
+    let lengths: Vec<u64> = result["continuations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["prompt_tokens"].as_u64().unwrap())
+        .collect();
+    assert_eq!((lengths, &result["continuations"][0]["samples"]), (vec![8, 16], &json!(5)));
+    assert_eq!(result["free"]["texts"], 2);
+}
