@@ -21,12 +21,16 @@ use crate::{
     simd::Simd,
 };
 use half::bf16;
+use std::ops::Range;
 
 /// Steps of `k` that are multiplied at a time: that part of a panel stays in the first-level cache.
 const KC: usize = 256;
 
-/// Tiles of the left side that share a panel: that part of them stays in the second-level cache.
+/// Most tiles of the left side that share a panel: that part of them stays in the second-level cache.
 const BLOCK_TILES: usize = 32;
+
+/// Most panels that share a block of tiles where `k` is longer than [`KC`]: each part of the tiles is fetched once for them.
+const BLOCK_PANELS: usize = 4;
 
 /// The numbers of an operand.
 #[derive(Clone, Copy, Debug)]
@@ -399,19 +403,26 @@ impl Product<'_> {
         sums.operations += 2 * (left.rows * right.rows * left.depth) as u64;
         sums.threads.resize_with(self.pool.threads(), Buffer::default);
         let threads = SharedMut::new(&mut sums.threads);
-        let (blocks, panels) = (left.strips.len().div_ceil(BLOCK_TILES), right.strips.len() / PANELS);
+        let panels = right.strips.len() / PANELS;
+        let blocks = left.strips.len().div_ceil(BLOCK_TILES);
+        let tiles = left.strips.len().div_ceil(blocks);
+        let mut group = if left.steps > KC { BLOCK_PANELS } else { 1 };
+        while group > 1 && blocks * panels.div_ceil(group) < 2 * self.pool.threads() {
+            group /= 2;
+        }
+        let groups = panels.div_ceil(group);
         // Consecutive items share their block of the left side.
-        self.pool.for_ranges(blocks * panels, 1, |thread, range| {
+        self.pool.for_ranges(blocks * groups, 1, |thread, range| {
             // SAFETY: each thread has its own sums, and runs one body at a time.
             let own = unsafe { &mut threads.slice(thread, 1)[0] };
-            own.reserve(PANELS * BLOCK_TILES * left.lanes * right.lanes);
+            own.reserve(group * PANELS * tiles * left.lanes * right.lanes);
             for item in range {
-                let (block, panel) = (item / panels, item % panels);
+                let (block, first) = (item / groups, item % groups * group);
                 let task = BlockTask::<E, PANELS> {
                     left,
                     right,
-                    tiles: block * BLOCK_TILES..((block + 1) * BLOCK_TILES).min(left.strips.len()),
-                    panel: panel * PANELS,
+                    tiles: block * tiles..((block + 1) * tiles).min(left.strips.len()),
+                    panels: first..(first + group).min(panels),
                     sums: own.as_mut_ptr(),
                     epilogue,
                 };
@@ -432,12 +443,12 @@ impl<'a> Scatter<'a> {
     }
 }
 
-/// One panel (or pair of panels) and a block of tiles.
+/// Some panels (or pairs of panels) and a block of tiles.
 struct BlockTask<'a, E, const PANELS: usize> {
     left: &'a Packed,
     right: &'a Packed,
-    tiles: std::ops::Range<usize>,
-    panel: usize,
+    tiles: Range<usize>,
+    panels: Range<usize>,
     sums: *mut f32,
     epilogue: &'a E,
 }
@@ -454,25 +465,27 @@ unsafe fn block<S: Simd, M: Multiply<S>, E: Epilogue, const PANELS: usize>(task:
     let width = 2 * S::LANES;
     let steps = task.left.steps;
     let (left_place, right_place) = (steps * task.left.lanes, steps * width);
-    let panel = &task.right.strips[task.panel];
     let place = task.left.lanes * width;
     let mut k = 0;
     while k < steps {
         let depth = (steps - k).min(KC);
-        for (i, tile) in task.tiles.clone().enumerate() {
-            let strip = &task.left.strips[tile];
-            let tile_width = strip.rows.next_multiple_of(2);
-            let x = task.left.data.as_ptr().add(tile * left_place + k * tile_width);
-            // With all of `k` at once, the sums of one tile are enough.
-            let at = if depth == steps { 0 } else { i * PANELS };
-            for p in 0..PANELS {
-                let w = task.right.data.as_ptr().add((task.panel + p) * right_place + k * width);
-                let sums = task.sums.add((at + p) * place);
-                any_tile::<S, M>(tile_width, depth, x, w, width, sums, width, k == 0);
-            }
-            if k + depth == steps {
-                let sums = task.sums.add(at * place);
-                task.epilogue.tile::<S>(strip, panel, sums, sums.add((PANELS - 1) * place));
+        for (j, panel) in task.panels.clone().enumerate() {
+            let right = &task.right.strips[panel * PANELS];
+            for (i, tile) in task.tiles.clone().enumerate() {
+                let strip = &task.left.strips[tile];
+                let tile_width = strip.rows.next_multiple_of(2);
+                let x = task.left.data.as_ptr().add(tile * left_place + k * tile_width);
+                // With all of `k` at once, the sums of one tile are enough.
+                let at = if depth == steps { 0 } else { (j * task.tiles.len() + i) * PANELS };
+                for p in 0..PANELS {
+                    let w = task.right.data.as_ptr().add((panel * PANELS + p) * right_place + k * width);
+                    let sums = task.sums.add((at + p) * place);
+                    any_tile::<S, M>(tile_width, depth, x, w, width, sums, width, k == 0);
+                }
+                if k + depth == steps {
+                    let sums = task.sums.add(at * place);
+                    task.epilogue.tile::<S>(strip, right, sums, sums.add((PANELS - 1) * place));
+                }
             }
         }
         k += depth;
