@@ -1,7 +1,7 @@
 //! Training: from rows of tokens to a model directory.
 //!
 //! In flow a token store and a [`RunConfig`]; out flow a run directory with checkpoints, metrics, samples and curves, and from
-//! it a model directory that `transformers` loads ([`export()`]) with a record of what went in ([`record()`]). Notable choices:
+//! it a model directory that `transformers` loads ([`export()`]). Notable choices:
 //!
 //! - The loss of a step depends on its global batch alone ([`step`] says how): not on threads, nor on how rows are dealt out.
 //! - Everything that must survive is in one [`state::RunState`] and the tensors beside it; a run that is killed at any moment goes
@@ -19,7 +19,6 @@ pub mod evaluate;
 pub mod export;
 mod keep_batch;
 pub mod optimizer;
-pub mod record;
 pub mod report;
 mod run;
 mod samples;
@@ -31,7 +30,6 @@ pub mod step;
 pub use config::{ConfigError, RunConfig};
 pub use error::TrainError;
 pub use export::{ExportOptions, Which, export};
-pub use record::{RecordOptions, record};
 pub use run::{Event, Outcome, train};
 pub use samples::Sample;
 pub use setup::geometry;

@@ -1,14 +1,10 @@
 //! Whole runs.
 
 use crate::support::{metrics, store, write_config};
-use blackletter_corpus::{audit_model::audit_model, consumed};
 use blackletter_engine::{GenerationRequest, LoadOptions, ModelFiles, Pipeline, generate};
 use blackletter_model::{Checkpoint, Dtype, GenerationConfig};
-use blackletter_provenance::ModelIdentity;
 use blackletter_tokenizer::{SpecialTokens, Tokenizer};
-use blackletter_trainer::{
-    Event, ExportOptions, Outcome, RecordOptions, RunConfig, TrainError, Which, export, record, train,
-};
+use blackletter_trainer::{Event, ExportOptions, Outcome, RunConfig, TrainError, Which, export, train};
 use std::{cell::Cell, fs, ops::ControlFlow, path::Path};
 use tempfile::TempDir;
 
@@ -228,36 +224,4 @@ fn a_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept() {
     let bytes = fs::read(kept.join("batch-0.safetensors")).unwrap();
     let batch = blackletter_model::decoder::Batch::from_safetensors(&bytes, 1 << 20).unwrap();
     assert!(step > 1 && batch.tokens() == 2 * 64);
-}
-
-#[test]
-fn a_record_leads_from_the_weights_to_every_document_and_an_audit_finds_it_true() {
-    let dir = folder();
-    let config = config(dir.path(), &[]);
-    run(&config, false, u64::MAX).0.unwrap();
-    let (out, corpus) = (dir.path().join("model"), dir.path().join("corpus"));
-    let options = ExportOptions { dtype: Dtype::F32, averaged: false, which: Which::Last };
-    export(&config.run, &out, &options, &mut |note| panic!("{note}")).unwrap();
-    let identity = ModelIdentity { name: "small".into(), ..ModelIdentity::default() };
-    let options = RecordOptions { corpus: corpus.clone(), identity, hardware: None, commit: None };
-    let made = record(&config.run, Which::Last, &out, &options, &mut |note| panic!("{note}")).unwrap();
-    assert_eq!((made.training.steps, made.documents.documents), (12, 66));
-    // What went through the model is what the run counted, document by document and example by example.
-    let documents: u64 = made.sources.iter().map(|s| s.tokens).sum();
-    let examples: u64 = made.supervised.iter().map(|s| s.tokens).sum();
-    assert_eq!(documents + examples, made.training.tokens);
-    assert!(examples > 0 && made.supervised[0].kind == "who", "{:?}", made.supervised);
-    assert!(
-        made.training.recipe["data"]["store"] == "store",
-        "no places of this machine: {}",
-        made.training.recipe
-    );
-    let list = consumed::read(&out.join("documents.parquet")).unwrap();
-    assert!(list.iter().all(|d| d.part != "heldout" || d.tokens == 0));
-    let audit = audit_model(&out, None).unwrap();
-    assert_eq!(audit.findings, Vec::<String>::new());
-    assert_eq!(audit.root, made.corpus.root);
-    // Weights of another training with the same record are found out.
-    fs::write(out.join("model.safetensors"), "other").unwrap();
-    assert!(audit_model(&out, None).unwrap().findings[0].contains("model.safetensors was changed"));
 }
