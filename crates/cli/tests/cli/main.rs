@@ -10,6 +10,8 @@ mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod provenance;
+#[path = "../../../trainer/tests/train/support.rs"]
+mod store;
 mod support;
 mod trace;
 mod training;
