@@ -133,6 +133,9 @@ pub enum CheckpointError {
         /// One line for each.
         problems: Vec<String>,
     },
+    /// An adapter cannot be put into the weights.
+    #[error(transparent)]
+    Adapter(#[from] Box<crate::AdapterError>),
 }
 
 /// One tensor inside a memory map (or a buffer); cheap to clone, keeps the map alive.
@@ -302,6 +305,14 @@ impl Checkpoint {
     /// Bytes of the weight files.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Puts other numbers in a tensor's place, as `f32`.
+    pub(crate) fn replace(&mut self, name: &str, values: &[f32], shape: Vec<usize>) {
+        let bytes: Arc<[u8]> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let range = 0..bytes.len();
+        let tensor = StoredTensor { bytes: Bytes::Shared(bytes), range, dtype: Dtype::F32, shape };
+        self.tensors.insert(name.to_string(), tensor);
     }
 
     fn add(&mut self, bytes: Bytes, path: &str) -> Result<(), CheckpointError> {

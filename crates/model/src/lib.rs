@@ -4,6 +4,7 @@
 //! [`MixtralConfig`] that has been checked, and a [`Checkpoint`] of [`StoredTensor`]s with the shapes that the
 //! configuration calls for. Writing goes the other way ([`write_checkpoint`]).
 
+mod adapter;
 mod checkpoint;
 mod config;
 #[cfg(feature = "burn")]
@@ -13,8 +14,10 @@ mod generation_config;
 pub mod gguf;
 pub mod names;
 mod random;
+pub mod surgery;
 mod write;
 
+pub use adapter::{Adapter, AdapterError, LowRank};
 pub use checkpoint::{Checkpoint, CheckpointError, Dtype, StoredTensor};
 pub use config::{ConfigError, MixtralConfig};
 pub use describe::{DescribeError, Description, describe};
