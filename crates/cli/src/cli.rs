@@ -5,7 +5,7 @@ use crate::commands::push;
 use crate::{
     commands::{
         audit, bench, bom, completions, corpus, dataset, eval, export, export_gguf, generate, inspect, loss,
-        man, quantize, report, score, sign, tokenizer, trace, train,
+        man, merge, quantize, report, score, sign, surgery, tokenizer, trace, train,
     },
     failure::Failure,
 };
@@ -29,7 +29,11 @@ pub enum Command {
     Inspect(inspect::Args),
     Quantize(quantize::Args),
     Train(train::Args),
+    Finetune(train::Finetune),
     Export(export::Args),
+    Merge(merge::Args),
+    #[command(subcommand)]
+    Surgery(surgery::Command),
     Loss(loss::Args),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -67,7 +71,10 @@ impl Command {
             Self::Inspect(args) => args.run(),
             Self::Quantize(args) => args.run(),
             Self::Train(args) => args.run(),
+            Self::Finetune(args) => args.run(),
             Self::Export(args) => args.run(),
+            Self::Merge(args) => args.run(),
+            Self::Surgery(command) => command.run(),
             Self::Loss(args) => args.run(),
             Self::Bench(command) => command.run(),
             Self::Completions(args) => args.run(),

@@ -1,6 +1,6 @@
 //! Where a model's files come from.
 
-use blackletter_model::{Checkpoint, CheckpointError, ConfigError, GenerationConfig};
+use blackletter_model::{Adapter, Checkpoint, CheckpointError, ConfigError, GenerationConfig};
 use blackletter_tokenizer::{Tokenizer, TokenizerError};
 use std::{fs, path::PathBuf};
 
@@ -11,6 +11,13 @@ pub enum ModelFiles {
     Directory(PathBuf),
     /// `(name, content)` of files that the program carries; the weights are one `model.safetensors`.
     Embedded(&'static [(&'static str, &'static [u8])]),
+    /// Those of a model, with a low-rank adapter in PEFT's format put into its weights as they are opened.
+    Adapted {
+        /// The model.
+        model: Box<ModelFiles>,
+        /// The adapter's directory.
+        adapter: PathBuf,
+    },
 }
 
 impl ModelFiles {
@@ -24,6 +31,12 @@ impl ModelFiles {
             Self::Embedded(_) => {
                 Checkpoint::from_static(self.embedded("config.json"), self.embedded("model.safetensors"))
             }
+            Self::Adapted { model, adapter } => {
+                let mut checkpoint = model.checkpoint()?;
+                let adapter = Adapter::read(adapter).map_err(Box::new)?;
+                adapter.apply(&mut checkpoint).map_err(Box::new)?;
+                Ok(checkpoint)
+            }
         }
     }
 
@@ -35,6 +48,7 @@ impl ModelFiles {
         match self {
             Self::Directory(dir) => Tokenizer::load(dir),
             Self::Embedded(_) => Tokenizer::from_bytes(self.embedded("tokenizer.json")),
+            Self::Adapted { model, .. } => model.tokenizer(),
         }
     }
 
@@ -49,6 +63,7 @@ impl ModelFiles {
                 [] => Ok(GenerationConfig::default()),
                 bytes => GenerationConfig::from_json(bytes),
             },
+            Self::Adapted { model, .. } => model.generation_config(),
         }
     }
 
@@ -60,13 +75,14 @@ impl ModelFiles {
                 let (_, bytes) = files.iter().find(|(file, _)| *file == name)?;
                 String::from_utf8(bytes.to_vec()).ok()
             }
+            Self::Adapted { model, .. } => model.read(name),
         }
     }
 
     /// What an embedded file holds; nothing when there is none.
     fn embedded(&self, name: &str) -> &'static [u8] {
         match self {
-            Self::Directory(_) => &[],
+            Self::Directory(_) | Self::Adapted { .. } => &[],
             Self::Embedded(files) => {
                 files.iter().find(|(file, _)| *file == name).map_or(&[], |(_, bytes)| bytes)
             }

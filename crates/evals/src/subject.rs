@@ -42,28 +42,7 @@ impl Subject {
         pipeline: &Pipeline,
         dtype: Option<String>,
     ) -> Result<Self, EvalError> {
-        let mut weights = Vec::new();
-        match files {
-            ModelFiles::Directory(dir) => {
-                let mut paths: Vec<_> = std::fs::read_dir(dir)
-                    .map_err(EvalError::file("read", dir))?
-                    .filter_map(|entry| Some(entry.ok()?.path()))
-                    .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
-                    .collect();
-                paths.sort();
-                for path in paths {
-                    let hash =
-                        File::open(&path).and_then(FileHash::of).map_err(EvalError::file("read", &path))?;
-                    weights.push(WeightFile { name: file_name(&path), blake3: hash.blake3 });
-                }
-            }
-            ModelFiles::Embedded(files) => {
-                for (name, bytes) in files.iter().filter(|(name, _)| name.ends_with(".safetensors")) {
-                    let blake3 = blackletter_provenance::hash::hex(bytes);
-                    weights.push(WeightFile { name: (*name).into(), blake3 });
-                }
-            }
-        }
+        let weights = weight_files(files)?;
         Ok(Self {
             name: shown_name(name),
             parameters: pipeline.engine.config().total_parameters(),
@@ -71,6 +50,40 @@ impl Subject {
             dtype,
             program: program(),
         })
+    }
+}
+
+/// Hashes of the weights; those of an adapter come after its model's.
+fn weight_files(files: &ModelFiles) -> Result<Vec<WeightFile>, EvalError> {
+    let in_directory = |dir: &Path| {
+        let mut paths: Vec<_> = std::fs::read_dir(dir)
+            .map_err(EvalError::file("read", dir))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
+            .collect();
+        paths.sort();
+        let mut weights = Vec::new();
+        for path in paths {
+            let hash = File::open(&path).and_then(FileHash::of).map_err(EvalError::file("read", &path))?;
+            weights.push(WeightFile { name: file_name(&path), blake3: hash.blake3 });
+        }
+        Ok::<_, EvalError>(weights)
+    };
+    match files {
+        ModelFiles::Directory(dir) => in_directory(dir),
+        ModelFiles::Embedded(files) => Ok(files
+            .iter()
+            .filter(|(name, _)| name.ends_with(".safetensors"))
+            .map(|(name, bytes)| {
+                let blake3 = blackletter_provenance::hash::hex(bytes);
+                WeightFile { name: (*name).into(), blake3 }
+            })
+            .collect()),
+        ModelFiles::Adapted { model, adapter } => {
+            let mut weights = weight_files(model)?;
+            weights.extend(in_directory(adapter)?);
+            Ok(weights)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     clip,
-    config::{DtypeKind, OptimizerConfig, OptimizerKind},
+    config::{AdapterConfig, DtypeKind, OptimizerConfig, OptimizerKind},
     optimizer::Optimizer,
     step::GlobalGradient,
 };
@@ -110,7 +110,7 @@ pub fn bench(config: &MixtralConfig, options: &BenchOptions) -> Result<BenchRepo
         weight_decay: 0.1,
         momentum: 0.95,
     };
-    let mut optimizer = Optimizer::new(&decoder, &rule, dtype.compute());
+    let mut optimizer = Optimizer::new(&decoder, &rule, &AdapterConfig::none(), dtype.compute(), seed);
     let loss_options = LossOptions { recompute, compute: dtype.compute(), ..LossOptions::of(config) };
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let (mut losses, mut step_s, mut gradient_s, mut update_s) = (vec![], vec![], vec![], vec![]);
@@ -123,9 +123,10 @@ pub fn bench(config: &MixtralConfig, options: &BenchOptions) -> Result<BenchRepo
         let start = Instant::now();
         let gradient = GlobalGradient::of(&decoder, &[batch], &loss_options);
         let gradient_time = start.elapsed().as_secs_f64();
-        let scale = clip::scale(gradient.norm(), 1.0);
         losses.push(gradient.loss.total);
-        optimizer.step(&mut decoder, gradient.gradients, step as u64 + 1, 3e-4, scale);
+        let gradients = optimizer.trained(gradient.gradients);
+        let scale = clip::scale(gradients.norm(), 1.0);
+        optimizer.step(&mut decoder, gradients, step as u64 + 1, 3e-4, scale);
         let time = start.elapsed().as_secs_f64();
         if step > 0 {
             step_s.push(time);

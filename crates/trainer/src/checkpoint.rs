@@ -97,8 +97,8 @@ pub struct Stored {
     pub path: PathBuf,
     /// Where the run stood.
     pub state: RunState,
-    /// Bits of documents that have been seen.
-    pub documents: Vec<u8>,
+    /// Tokens seen of each document to train on, in the order of the store.
+    pub documents: Vec<u32>,
     tensors: BTreeMap<String, (Vec<f32>, [usize; 2])>,
 }
 
@@ -159,7 +159,7 @@ pub fn write(
     folder: &Path,
     state: &RunState,
     tensors: &[Named<'_>],
-    documents: &[u8],
+    documents: &[u32],
 ) -> Result<PathBuf, CheckpointError> {
     let path = folder.join(format!("{PREFIX}{:08}", state.step));
     // Made again after going back to an earlier one: the same bytes but for the seconds.
@@ -189,7 +189,7 @@ fn write_files(
     dir: &Path,
     state: &RunState,
     tensors: &[Named<'_>],
-    documents: &[u8],
+    documents: &[u32],
 ) -> Result<(), CheckpointError> {
     fs::create_dir_all(dir).map_err(refused("make", dir))?;
     let mut checksums = String::new();
@@ -209,8 +209,8 @@ fn write_files(
         let documents = TensorSource {
             name: "documents".into(),
             dtype: Dtype::U8,
-            shape: vec![documents.len()],
-            bytes: Box::new(|| Cow::Borrowed(documents)),
+            shape: vec![documents.len(), 4],
+            bytes: Box::new(|| Cow::Owned(documents.iter().flat_map(|n| n.to_le_bytes()).collect())),
         };
         write_tensors_to(out, floats.chain([documents]).collect())
     })?;
@@ -335,7 +335,7 @@ pub fn read(path: &Path) -> Result<Stored, CheckpointError> {
     Ok(Stored { path: path.into(), state, documents, tensors })
 }
 
-type Tensors = (BTreeMap<String, (Vec<f32>, [usize; 2])>, Vec<u8>);
+type Tensors = (BTreeMap<String, (Vec<f32>, [usize; 2])>, Vec<u32>);
 
 /// Reads a safetensors file from its beginning to its end.
 fn read_tensors(reader: &mut impl Read) -> Result<Tensors, String> {
@@ -371,7 +371,9 @@ fn read_tensors(reader: &mut impl Read) -> Result<Tensors, String> {
                 let values = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
                 tensors.insert(name, (values, [rows, cols]));
             }
-            (StoredDtype::U8, [_]) if name == "documents" => documents = bytes,
+            (StoredDtype::U8, [_, 4]) if name == "documents" => {
+                documents = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+            }
             _ => return Err(format!("{name} is {:?} {:?}", info.dtype, info.shape)),
         }
     }
@@ -412,7 +414,7 @@ mod tests {
         let mut stored = read(&path).unwrap();
         assert_eq!(
             (stored.state.step, stored.state.norms[1], stored.documents.as_slice()),
-            (7, 1e-300, &[3u8, 1][..])
+            (7, 1e-300, &[3u32, 1][..])
         );
         let data = stored.take("weight/a", [2, 3]).unwrap();
         let bits: Vec<u32> = data.as_slice::<f32>().unwrap().iter().map(|x| x.to_bits()).collect();

@@ -76,6 +76,9 @@ pub enum TrainError {
         /// Where the batch is.
         kept: PathBuf,
     },
+    /// The record of a model could not be made.
+    #[error("the model's record could not be made: {0}")]
+    Record(String),
     /// A text could not be generated.
     #[error("samples could not be generated: {0}")]
     Sample(String),

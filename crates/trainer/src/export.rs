@@ -4,6 +4,7 @@ use crate::{
     checkpoint::{self, Stored},
     config::RunConfig,
     error::TrainError,
+    record::{self, Identity, Material},
     setup::{CHECKPOINTS, CONFIG, key},
 };
 use blackletter_model::{
@@ -32,6 +33,10 @@ pub struct ExportOptions {
     pub averaged: bool,
     /// Which checkpoint.
     pub which: Which,
+    /// The corpus that the run's store was made from: with it, the model gets its record and the list of its documents.
+    pub corpus: Option<PathBuf>,
+    /// What the record says of the model beside that.
+    pub identity: Identity,
 }
 
 /// Which checkpoint of a run.
@@ -73,6 +78,14 @@ pub fn export(
     let kind = if options.averaged { "average" } else { "weight" };
     let decoder = decoder(&model, &mut stored, kind)?;
     write_model(&decoder, &run.join("tokenizer.json"), out, options.dtype)?;
+    if let Some(corpus) = &options.corpus {
+        let (state, documents) = (&stored.state, stored.documents.as_slice());
+        let identity = &options.identity;
+        record::write(
+            &Material { run, config: &config, model: &model, state, documents, corpus, identity },
+            out,
+        )?;
+    }
     Ok(stored.path)
 }
 

@@ -184,7 +184,9 @@ impl<'c> Run<'c> {
         let state = &mut self.progress.state;
         let step = state.step + 1;
         let gradient = GlobalGradient::of(&self.progress.decoder, &data.batches, &self.loss);
-        let (loss, norm) = (gradient.loss, gradient.norm());
+        let loss = gradient.loss;
+        let gradients = self.progress.optimizer.trained(gradient.gradients);
+        let norm = gradients.norm();
         for (what, value) in [("loss", loss.total), ("norm of the gradient", norm)] {
             if !value.is_finite() {
                 let kept = keep_batch::write(&config.run, step, &data.batches)?;
@@ -195,7 +197,7 @@ impl<'c> Run<'c> {
         config.clip.remember(&mut state.norms, norm);
         let rate = config.schedule.rate(step);
         let scale = clip::scale(norm, threshold);
-        self.progress.optimizer.step(&mut self.progress.decoder, gradient.gradients, step, rate, scale);
+        self.progress.optimizer.step(&mut self.progress.decoder, gradients, step, rate, scale);
         state.step = step;
         let before = state.tokens;
         self.count(&data);
@@ -230,14 +232,15 @@ impl<'c> Run<'c> {
     fn count(&mut self, data: &StepData) {
         let Progress { state, documents, .. } = &mut self.progress;
         for &(kind, document, dataset, tokens) in &data.parts {
-            let (table, name) = match kind {
-                Kind::Ntp => (self.store.train(), "ntp"),
-                Kind::Sft => (self.store.sft(), "sft"),
+            let table = match kind {
+                Kind::Ntp => self.store.train(),
+                Kind::Sft => self.store.sft(),
             };
-            let license = table.get(document as usize).map_or("", |entry| self.store.license(entry.license));
-            state.consume(self.store.dataset(dataset), license, name, u64::from(tokens));
-            if let (Kind::Ntp, Some(byte)) = (kind, documents.get_mut(document as usize / 8)) {
-                *byte |= 1 << (document % 8);
+            let Some(entry) = table.get(document as usize) else { continue };
+            let (dataset, license) = (self.store.dataset(dataset), self.store.license(entry.license));
+            state.consume(dataset, license, entry.kind, u64::from(tokens));
+            if let (Kind::Ntp, Some(seen)) = (kind, documents.get_mut(document as usize)) {
+                *seen = seen.saturating_add(tokens);
             }
         }
         state.targets += data.targets;
@@ -308,6 +311,10 @@ impl<'c> Run<'c> {
             state.best = Some(crate::state::Best { step, loss });
         }
         let run = &self.config.run;
+        if let Some(adapter) = self.progress.optimizer.adapter(&self.progress.decoder) {
+            let base = &self.config.model.from;
+            adapter.write(&run.join("adapter"), base).map_err(|e| TrainError::Record(e.to_string()))?;
+        }
         let path = self.progress.save(run).map_err(|source| TrainError::Save {
             step,
             last: self.last.clone(),

@@ -4,7 +4,7 @@ use crate::{
     checkpoint::{self, Stored},
     config::{DeviceKind, RunConfig},
     error::TrainError,
-    optimizer::{Optimizer, Slot},
+    optimizer::{Moments, Optimizer, Pair, Slot},
     state::RunState,
 };
 use blackletter_dataset::{RowStream, TokenStore};
@@ -52,13 +52,13 @@ impl Plan {
             let model = checkpoint.config.clone();
             if model.vocab_size < vocabulary {
                 return Err(TrainError::Mismatch(format!(
-                    "model.from = {:?} has {} tokens, the tokenizer of the token store {vocabulary}: enlarge it with `blackletter resize-vocab`",
+                    "model.from = {:?} has {} tokens, the tokenizer of the token store {vocabulary}: enlarge it with `blackletter surgery resize-vocab`",
                     config.model.from, model.vocab_size
                 )));
             }
             if model.max_position_embeddings < context {
                 return Err(TrainError::Mismatch(format!(
-                    "stream.context = {context} is longer than the context of the model, {}: shorten it, or enlarge the model with `blackletter extend-context`",
+                    "stream.context = {context} is longer than the context of the model, {}: shorten it, or enlarge the model with `blackletter surgery extend-context`",
                     model.max_position_embeddings
                 )));
             }
@@ -103,8 +103,8 @@ pub struct Progress {
     pub optimizer: Optimizer,
     /// The averaged weights, in the order of the parameters; empty when they are not wanted.
     pub average: Vec<Tensor<2>>,
-    /// One bit for each document to train on: whether it has been seen.
-    pub documents: Vec<u8>,
+    /// Tokens seen of each document to train on, in the order of the store.
+    pub documents: Vec<u32>,
 }
 
 impl Progress {
@@ -131,10 +131,16 @@ impl Progress {
         };
         Ok(Self {
             state: RunState::new(&manifest.corpus.root, &manifest.tokenizer.blake3),
-            optimizer: Optimizer::new(&decoder, &config.optimizer, config.dtype.compute()),
+            optimizer: Optimizer::new(
+                &decoder,
+                &config.optimizer,
+                &config.adapter,
+                config.dtype.compute(),
+                config.model.seed,
+            ),
             decoder,
             average,
-            documents: vec![0; plan.store.train().len().div_ceil(8)],
+            documents: vec![0; plan.store.train().len()],
         })
     }
 
@@ -163,10 +169,20 @@ impl Progress {
             let (key, dims) = (key(&parameter.names), parameter.tensor.dims());
             *parameter.tensor = take("weight", &key, dims)?.autodiff().require_grad();
             match slot {
-                Slot::AdamW { mean, square } => {
+                Slot::AdamW(Moments { mean, square }) => {
                     (*mean, *square) = (take("mean", &key, dims)?, take("square", &key, dims)?);
                 }
                 Slot::Muon { momentum } => *momentum = take("momentum", &key, dims)?,
+                Slot::LowRank(pair) => {
+                    let Pair { a, b, moments: [of_a, of_b], .. } = &mut **pair;
+                    for (half, tensor, state) in [("a", a, of_a), ("b", b, of_b)] {
+                        let dims = tensor.dims();
+                        *tensor = take(&format!("adapter_{half}"), &key, dims)?;
+                        state.mean = take(&format!("mean_{half}"), &key, dims)?;
+                        state.square = take(&format!("square_{half}"), &key, dims)?;
+                    }
+                }
+                Slot::Frozen => {}
             }
             if averaged {
                 average.push(take("average", &key, dims)?);
@@ -193,10 +209,20 @@ impl Progress {
             let key = key(names);
             tensors.push((format!("weight/{key}"), tensor));
             match slot {
-                Slot::AdamW { mean, square } => {
+                Slot::AdamW(Moments { mean, square }) => {
                     tensors.extend([(format!("mean/{key}"), mean), (format!("square/{key}"), square)]);
                 }
                 Slot::Muon { momentum } => tensors.push((format!("momentum/{key}"), momentum)),
+                Slot::LowRank(pair) => {
+                    for (half, tensor, state) in
+                        [("a", &pair.a, &pair.moments[0]), ("b", &pair.b, &pair.moments[1])]
+                    {
+                        tensors.push((format!("adapter_{half}/{key}"), tensor));
+                        tensors.push((format!("mean_{half}/{key}"), &state.mean));
+                        tensors.push((format!("square_{half}/{key}"), &state.square));
+                    }
+                }
+                Slot::Frozen => {}
             }
             if let Some(average) = self.average.get(i) {
                 tensors.push((format!("average/{key}"), average));

@@ -53,8 +53,8 @@ pub struct Consumed {
     pub dataset: String,
     /// The licence.
     pub license: String,
-    /// `ntp` for documents, `sft` for supervised examples.
-    pub kind: String,
+    /// Of supervised examples, their kind; empty for documents.
+    pub task: String,
     /// Tokens seen, again in later epochs.
     pub tokens: u64,
 }
@@ -89,10 +89,10 @@ impl RunState {
     }
 
     /// Counts tokens of an origin.
-    pub fn consume(&mut self, dataset: &str, license: &str, kind: &str, tokens: u64) {
+    pub fn consume(&mut self, dataset: &str, license: &str, task: &str, tokens: u64) {
         self.tokens += tokens;
-        let key = |c: &Consumed| (c.dataset.clone(), c.license.clone(), c.kind.clone());
-        let new = Consumed { dataset: dataset.into(), license: license.into(), kind: kind.into(), tokens };
+        let key = |c: &Consumed| (c.dataset.clone(), c.license.clone(), c.task.clone());
+        let new = Consumed { dataset: dataset.into(), license: license.into(), task: task.into(), tokens };
         match self.consumed.binary_search_by_key(&key(&new), key) {
             Ok(at) => {
                 if let Some(found) = self.consumed.get_mut(at) {
@@ -114,7 +114,7 @@ mod tests {
         for (dataset, license, tokens) in
             [("usc", "PD", 3), ("dc", "PD", 4), ("usc", "PD", 5), ("usc", "CC0-1.0", 1)]
         {
-            state.consume(dataset, license, "ntp", tokens);
+            state.consume(dataset, license, "", tokens);
         }
         assert_eq!(state.tokens, 13);
         let all: Vec<_> =
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_state_of_version_1_is_read() {
         let text = r#"{"version":1,"step":200,"place":{"epoch":1,"row":17},"tokens":1000,"targets":990,
-            "consumed":[{"dataset":"usc","license":"17 U.S.C. 105","kind":"ntp","tokens":1000}],"norms":[0.1,2.5e-7],
+            "consumed":[{"dataset":"usc","license":"17 U.S.C. 105","task":"","tokens":1000}],"norms":[0.1,2.5e-7],
             "best":{"step":100,"loss":3.141592653589793},"averaged":20,"seconds":12.5,"corpus":"aa","tokenizer":"bb"}"#;
         let state: RunState = serde_json::from_str(text).unwrap();
         assert_eq!(

@@ -2,15 +2,18 @@
 
 use crate::{failure::Failure, output};
 use blackletter_model::Dtype;
-use blackletter_trainer::{ExportOptions, Which, export};
+use blackletter_trainer::{ExportOptions, Identity, Which, export};
 use std::path::PathBuf;
 
 /// Write a model directory from a run
 ///
 /// The directory holds what transformers loads: config.json, generation_config.json, model.safetensors, tokenizer.json,
-/// tokenizer_config.json with the chat template, special_tokens_map.json.
+/// tokenizer_config.json with the chat template, special_tokens_map.json. With --corpus it also holds documents.parquet, every
+/// document with the tokens that were learned from, and provenance.json, which `audit`, `bom` and `report` read.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "EXAMPLE:\n  blackletter export --run runs/nano --out models/nano --dtype bf16")]
+#[command(
+    after_help = "EXAMPLE:\n  blackletter export --run runs/nano --out models/nano --corpus data/corpus"
+)]
 pub struct Args {
     /// The run's directory.
     #[arg(long, value_name = "DIR")]
@@ -27,15 +30,36 @@ pub struct Args {
     /// Which checkpoint: last, best (the lowest held-out loss), or the number of a step.
     #[arg(long, value_name = "last|best|STEP", default_value = "last", value_parser = which)]
     checkpoint: Which,
+    /// The corpus that the run's token store was made from: writes the record of what the model was made from.
+    #[arg(long, value_name = "DIR")]
+    corpus: Option<PathBuf>,
+    /// Name of the model in its record [default: that of the directory].
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    name: String,
+    /// A sentence about the model for its record.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    description: String,
+    /// Licence of the weights for its record, an SPDX expression.
+    #[arg(long, value_name = "SPDX")]
+    license: Option<String>,
 }
 
 /// Number formats that transformers reads.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Form {
+pub enum Form {
     /// bfloat16
     Bf16,
     /// 32-bit floats
     F32,
+}
+
+impl From<Form> for Dtype {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Bf16 => Self::BF16,
+            Form::F32 => Self::F32,
+        }
+    }
 }
 
 fn which(text: &str) -> Result<Which, String> {
@@ -50,11 +74,13 @@ fn which(text: &str) -> Result<Which, String> {
 
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
-        let dtype = match self.dtype {
-            Form::Bf16 => Dtype::BF16,
-            Form::F32 => Dtype::F32,
+        let options = ExportOptions {
+            dtype: self.dtype.into(),
+            averaged: self.averaged,
+            which: self.checkpoint,
+            corpus: self.corpus,
+            identity: Identity { name: self.name, description: self.description, license: self.license },
         };
-        let options = ExportOptions { dtype, averaged: self.averaged, which: self.checkpoint };
         let from = export(&self.run, &self.out, &options, &mut |note| eprintln!("note: {note}"))?;
         output::print(format!("{} from {}\n", self.out.display(), from.display()))
     }

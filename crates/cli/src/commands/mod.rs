@@ -15,6 +15,7 @@ pub mod generate;
 pub mod inspect;
 pub mod loss;
 pub mod man;
+pub mod merge;
 pub mod model;
 #[cfg(feature = "hub")]
 pub mod push;
@@ -22,6 +23,7 @@ pub mod quantize;
 pub mod report;
 pub mod score;
 pub mod sign;
+pub mod surgery;
 pub mod text;
 pub mod tokenizer;
 pub mod trace;

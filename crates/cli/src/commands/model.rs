@@ -25,6 +25,9 @@ pub struct ModelOptions {
     /// standard cache; or tiny, a very small model inside the program [default: tiny].
     #[arg(long, value_name = "DIR|OWNER/NAME")]
     model: Option<String>,
+    /// A low-rank adapter (LoRA) in PEFT's format, which is put into the model's weights as they are loaded.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// The form in which weights are multiplied [default: as stored, with f32 arithmetic].
     #[arg(long, value_name = "DTYPE")]
     dtype: Option<Dtype>,
@@ -78,11 +81,15 @@ impl ModelOptions {
 
     /// Finds the model's files.
     pub fn files(&self) -> Result<ModelFiles, Failure> {
-        match &self.model {
-            Some(name) => find(name),
+        let model = match &self.model {
+            Some(name) => find(name)?,
             None => embedded()
-                .ok_or_else(|| Failure::usage("no model: name one with --model DIR or --model OWNER/NAME")),
-        }
+                .ok_or_else(|| Failure::usage("no model: name one with --model DIR or --model OWNER/NAME"))?,
+        };
+        Ok(match &self.adapter {
+            Some(adapter) => ModelFiles::Adapted { model: Box::new(model), adapter: adapter.clone() },
+            None => model,
+        })
     }
 }
 
@@ -101,7 +108,7 @@ pub fn find(name: &str) -> Result<ModelFiles, Failure> {
 pub fn directory(name: &str) -> Result<PathBuf, Failure> {
     match find(name)? {
         ModelFiles::Directory(dir) => Ok(dir),
-        ModelFiles::Embedded(_) => Err(Failure::usage(format!(
+        ModelFiles::Embedded(_) | ModelFiles::Adapted { .. } => Err(Failure::usage(format!(
             "{name:?} is the model inside the program, and this needs one in a directory (write ./{name} for a directory of that name)"
         ))),
     }

@@ -30,10 +30,40 @@ pub struct Args {
     print_config: bool,
 }
 
+/// Train a model further, as a whole or through a low-rank adapter
+///
+/// The same runs as `train`, from the weights of a model: model.from names it, and data.store a token store made with its
+/// tokenizer (`dataset build --tokenizer MODEL --sft EXAMPLES.jsonl`). With adapter.rank above 0 only an adapter (LoRA) is
+/// trained, which is in the run's folder `adapter` in PEFT's format: `generate --adapter` uses it, `merge` puts it into the
+/// weights. Without it all weights are, and `export` writes the model.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "EXAMPLES:\n  blackletter finetune run.toml --set model.from=models/nano --set adapter.rank=16 --set schedule.peak=1e-3\n  blackletter finetune run.toml --resume"
+)]
+pub struct Finetune {
+    #[command(flatten)]
+    args: Args,
+}
+
+impl Finetune {
+    pub fn run(self) -> Result<(), Failure> {
+        self.args.start(true)
+    }
+}
+
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
+        self.start(false)
+    }
+
+    fn start(self, from_model: bool) -> Result<(), Failure> {
         let Some(file) = self.file else { return output::print(DEFAULT) };
         let config = RunConfig::load(&file, &self.settings).map_err(refused)?;
+        if from_model && config.model.from.is_empty() {
+            return Err(Failure::usage(
+                "model.from = \"\" is not usable: finetune needs the directory of a model",
+            ));
+        }
         if self.print_config {
             return output::print(config.to_toml());
         }
@@ -44,7 +74,11 @@ impl Args {
         match outcome {
             Ok(Outcome::Finished) => Ok(()),
             Ok(Outcome::Stopped) => {
-                eprintln!("stopped and saved: go on with `blackletter train {} --resume`", file.display());
+                let command = if from_model { "finetune" } else { "train" };
+                eprintln!(
+                    "stopped and saved: go on with `blackletter {command} {} --resume`",
+                    file.display()
+                );
                 Err(Failure::Interrupted)
             }
             Err(TrainError::Config(e)) => Err(refused(e)),

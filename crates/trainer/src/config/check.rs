@@ -38,6 +38,7 @@ impl RunConfig {
             _ => {}
         }
         self.check_numbers()?;
+        self.check_adapter()?;
         let (rows, micro) = (self.data.rows, self.data.micro_batch_rows);
         if rows == 0 || rows > 1 << 20 {
             return Err(refused("data.rows", rows, format!("from 1 to {}", 1 << 20)));
@@ -62,6 +63,36 @@ impl RunConfig {
         }
         if let Some((name, weight)) = self.stream.weights.iter().find(|(_, w)| !(0.0..=1000.0).contains(*w)) {
             return Err(refused(&format!("stream.weights.{name}"), weight, "a number from 0 to 1000"));
+        }
+        Ok(())
+    }
+
+    fn check_adapter(&self) -> Result<(), ConfigError> {
+        const TARGETS: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
+        let adapter = &self.adapter;
+        if let Some(other) = adapter.targets.iter().find(|t| !TARGETS.contains(&t.as_str())) {
+            return Err(refused(
+                "adapter.targets",
+                format!("{other:?}"),
+                format!("of {}", TARGETS.join(", ")),
+            ));
+        }
+        if adapter.rank > 0 && self.model.from.is_empty() {
+            return Err(refused(
+                "adapter.rank",
+                adapter.rank,
+                "0 unless model.from names the model that the adapter is for",
+            ));
+        }
+        if adapter.rank > 4096 || (adapter.rank > 0 && adapter.targets.is_empty()) {
+            return Err(refused(
+                "adapter.rank",
+                adapter.rank,
+                "from 0 to 4096, with adapter.targets not empty",
+            ));
+        }
+        if adapter.rank > 0 && self.averaging.decay > 0.0 {
+            return Err(refused("averaging.decay", self.averaging.decay, "0 when an adapter is trained"));
         }
         Ok(())
     }
@@ -91,6 +122,7 @@ impl RunConfig {
             ("schedule.peak", self.schedule.peak),
             ("optimizer.epsilon", self.optimizer.epsilon),
             ("samples.temperature", self.samples.temperature),
+            ("adapter.alpha", self.adapter.alpha),
         ] {
             if !(value > 0.0 && value <= 1e6) {
                 return Err(refused(key, value, "above 0"));

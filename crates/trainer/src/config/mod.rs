@@ -31,6 +31,7 @@ pub struct RunConfig {
     pub stream: StreamConfig,
     pub schedule: Schedule,
     pub optimizer: OptimizerConfig,
+    pub adapter: AdapterConfig,
     pub clip: ClipConfig,
     pub loss: LossConfig,
     pub evaluation: EvaluationConfig,
@@ -142,6 +143,35 @@ pub enum OptimizerKind {
     AdamW,
     /// Hidden matrices by Muon, the rest by AdamW.
     Muon,
+}
+
+/// `[adapter]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct AdapterConfig {
+    pub rank: usize,
+    pub alpha: f64,
+    pub targets: Vec<String>,
+}
+
+impl AdapterConfig {
+    /// No adapter.
+    pub fn none() -> Self {
+        Self { rank: 0, alpha: 1.0, targets: Vec::new() }
+    }
+
+    /// What `B A` is multiplied with.
+    pub fn scale(&self) -> f64 {
+        self.alpha / self.rank.max(1) as f64
+    }
+
+    /// Whether an adapter is trained for a parameter of these names.
+    pub fn changes(&self, names: &[String]) -> bool {
+        let target =
+            |name: &String| self.targets.iter().any(|t| name.ends_with(&format!("self_attn.{t}.weight")));
+        self.rank > 0 && names.iter().any(target)
+    }
 }
 
 /// `[clip]`
@@ -296,6 +326,8 @@ mod tests {
             ("device=\"tpu\"", ["device", "tpu", "cpu"]),
             ("samples.prompts=[1]", ["samples.prompts", "1", "texts"]),
             ("averaging.decay=1", ["averaging.decay", "1", "below 1"]),
+            ("adapter.rank=4", ["adapter.rank", "4", "model.from"]),
+            ("adapter.targets=[\"w1\"]", ["adapter.targets", "w1", "q_proj"]),
         ] {
             let message = parse(setting).unwrap_err().to_string();
             for part in parts {

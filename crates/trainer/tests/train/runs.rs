@@ -1,10 +1,14 @@
 //! Whole runs.
 
 use crate::support::{metrics, store, write_config};
+use blackletter_corpus::{audit_model::audit_model, consumed};
 use blackletter_engine::{GenerationRequest, LoadOptions, ModelFiles, Pipeline, generate};
-use blackletter_model::{Checkpoint, Dtype, GenerationConfig};
+use blackletter_model::{Adapter, Checkpoint, Dtype, GenerationConfig, surgery};
+use blackletter_provenance::ModelRecord;
 use blackletter_tokenizer::{SpecialTokens, Tokenizer};
-use blackletter_trainer::{Event, ExportOptions, Outcome, RunConfig, TrainError, Which, export, train};
+use blackletter_trainer::{
+    Event, ExportOptions, Identity, Outcome, RunConfig, TrainError, Which, export, train,
+};
 use std::{cell::Cell, fs, ops::ControlFlow, path::Path};
 use tempfile::TempDir;
 
@@ -18,6 +22,16 @@ fn folder() -> TempDir {
 fn config(dir: &Path, settings: &[&str]) -> RunConfig {
     let settings: Vec<String> = settings.iter().map(|s| (*s).to_string()).collect();
     RunConfig::load(&dir.join("run.toml"), &settings).unwrap()
+}
+
+fn plain() -> ExportOptions {
+    ExportOptions {
+        dtype: Dtype::F32,
+        averaged: false,
+        which: Which::Last,
+        corpus: None,
+        identity: Identity::default(),
+    }
 }
 
 /// Runs until `stop_after` steps are done in this call.
@@ -38,12 +52,16 @@ fn a_run_that_is_stopped_and_resumed_has_the_losses_of_one_that_is_not() {
         &["optimizer.name=adamw"][..],
         &["optimizer.name=muon", "stream.padding=random", "recompute=true", "loss.z_loss=1e-4"],
         &["dtype=bf16"],
+        &["adapter.rank=4", "averaging.decay=0", "model.geometry=\"\"", "MODEL"],
     ] {
+        let base = format!("model.from={}", base_model(dir.path()).display());
+        let more: Vec<&str> = more.iter().map(|s| if *s == "MODEL" { base.as_str() } else { *s }).collect();
+        let more = more.as_slice();
         let at = |name: &str| format!("run={}", dir.path().join(name).display());
         let whole = config(dir.path(), &[more, &[&at("whole")]].concat());
         assert_eq!(run(&whole, false, u64::MAX).0.unwrap(), Outcome::Finished);
         let expected = metrics(&whole.run);
-        assert_eq!(expected.len(), 12 + 2 * 3);
+        assert_eq!(expected.len(), 12 + if more.contains(&"adapter.rank=4") { 3 } else { 2 * 3 });
         // Threads do not change a bit of it.
         let parts = config(dir.path(), &[more, &[&at("parts")]].concat());
         for (resume, steps) in [(false, 3), (true, 1), (true, 5)] {
@@ -54,6 +72,63 @@ fn a_run_that_is_stopped_and_resumed_has_the_losses_of_one_that_is_not() {
         fs::remove_dir_all(&whole.run).unwrap();
         fs::remove_dir_all(&parts.run).unwrap();
     }
+}
+
+/// A model directory with the store's tokenizer and random weights.
+fn base_model(dir: &Path) -> std::path::PathBuf {
+    let out = dir.join("base");
+    if !out.exists() {
+        let at = format!("run={}", dir.join("base-run").display());
+        let config = config(dir, &[&at, "schedule.steps=1", "schedule.warmup=0", "schedule.cooldown=0"]);
+        run(&config, false, u64::MAX).0.unwrap();
+        export(&config.run, &out, &plain(), &mut |_| {}).unwrap();
+    }
+    out
+}
+
+#[test]
+fn an_adapter_that_was_trained_gives_what_the_run_gave_and_so_does_the_merged_model() {
+    let dir = folder();
+    let base = base_model(dir.path());
+    let from = format!("model.from={}", base.display());
+    let settings = [
+        "adapter.rank=4",
+        "adapter.targets=[\"q_proj\", \"v_proj\"]",
+        "averaging.decay=0",
+        "model.geometry=\"\"",
+        &from,
+        "schedule.peak=0.01",
+    ];
+    let config = config(dir.path(), &settings);
+    run(&config, false, u64::MAX).0.unwrap();
+    let lines = metrics(&config.run);
+    let held: Vec<f64> = lines
+        .iter()
+        .filter(|l| l["kind"] == "evaluation")
+        .map(|l| l["all"]["loss"].as_f64().unwrap())
+        .collect();
+    assert!(held[2] < held[0], "{held:?}");
+    // Exported from the run, with the adapter, and merged: the same log-probabilities.
+    let (whole, merged, adapter) =
+        (dir.path().join("whole"), dir.path().join("merged"), config.run.join("adapter"));
+    export(&config.run, &whole, &plain(), &mut |_| {}).unwrap();
+    let read = Adapter::read(&adapter).unwrap();
+    assert_eq!(read.matrices.len(), 2 * 2);
+    surgery::merge(Checkpoint::open(&base).unwrap(), &read, Dtype::F32, &merged).unwrap();
+    surgery::copy_companions(&base, &merged).unwrap();
+    let adapted = ModelFiles::Adapted { model: Box::new(ModelFiles::Directory(base.clone())), adapter };
+    let ids: Vec<u32> = (0..40).map(|i| 7 + i * 3 % 90).collect();
+    let scores = |files: &ModelFiles| {
+        let pipeline = Pipeline::load(files, &LoadOptions::default(), true).unwrap();
+        pipeline.score_ids(ids.clone(), true).unwrap().token_logprobs
+    };
+    let expected = scores(&ModelFiles::Directory(whole));
+    for files in [&adapted, &ModelFiles::Directory(merged)] {
+        let found = scores(files);
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+    let plain = scores(&ModelFiles::Directory(base));
+    assert!(plain.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-2));
 }
 
 #[test]
@@ -88,9 +163,9 @@ fn a_model_learns_and_its_record_is_complete() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|c| (c["dataset"].as_str().unwrap(), c["kind"].as_str().unwrap()))
+        .map(|c| (c["dataset"].as_str().unwrap(), c["task"].as_str().unwrap()))
         .collect();
-    assert_eq!(kinds, [("forms", "ntp"), ("usc", "sft"), ("usc", "ntp")]);
+    assert_eq!(kinds, [("forms", ""), ("usc", "who"), ("usc", "")]);
     let curves = fs::read_to_string(config.run.join("curves.svg")).unwrap();
     assert!(curves.starts_with("<svg") && curves.contains("bits per byte") && curves.contains("forms"));
     let names: Vec<String> =
@@ -105,7 +180,7 @@ fn an_exported_model_has_the_weights_of_the_run_and_writes_text() {
     let config = config(dir.path(), &[]);
     run(&config, false, u64::MAX).0.unwrap();
     let out = dir.path().join("model");
-    let options = ExportOptions { dtype: Dtype::F32, averaged: false, which: Which::Last };
+    let options = ExportOptions { which: Which::Last, ..plain() };
     let from = export(&config.run, &out, &options, &mut |note| panic!("{note}")).unwrap();
     assert!(from.ends_with("step-00000012"));
     let checkpoint = Checkpoint::open(&out).unwrap();
@@ -129,11 +204,11 @@ fn an_exported_model_has_the_weights_of_the_run_and_writes_text() {
         generate(&pipeline.engine, None, &ids, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
     assert!(!made[0].ids.is_empty());
     for (which, averaged, name) in [(Which::Best, true, "best"), (Which::Step(8), true, "eight")] {
-        let options = ExportOptions { dtype: Dtype::BF16, averaged, which };
+        let options = ExportOptions { dtype: Dtype::BF16, averaged, which, ..plain() };
         export(&config.run, &dir.path().join(name), &options, &mut |_| {}).unwrap();
         assert!(Checkpoint::open(&dir.path().join(name)).is_ok());
     }
-    let options = ExportOptions { dtype: Dtype::BF16, averaged: false, which: Which::Step(3) };
+    let options = ExportOptions { which: Which::Step(3), ..plain() };
     let message = export(&config.run, &dir.path().join("no"), &options, &mut |_| {}).unwrap_err().to_string();
     assert!(message.contains("step 3") && message.contains("12"), "{message}");
 }
@@ -144,7 +219,7 @@ fn a_run_goes_on_from_the_weights_of_a_model_directory() {
     let first = config(dir.path(), &[]);
     run(&first, false, u64::MAX).0.unwrap();
     let model = dir.path().join("model");
-    let options = ExportOptions { dtype: Dtype::F32, averaged: false, which: Which::Last };
+    let options = ExportOptions { which: Which::Last, ..plain() };
     export(&first.run, &model, &options, &mut |_| {}).unwrap();
     let from = [
         format!("model.from={}", model.display()),
@@ -224,4 +299,26 @@ fn a_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept() {
     let bytes = fs::read(kept.join("batch-0.safetensors")).unwrap();
     let batch = blackletter_model::decoder::Batch::from_safetensors(&bytes, 1 << 20).unwrap();
     assert!(step > 1 && batch.tokens() == 2 * 64);
+}
+
+#[test]
+fn the_record_of_an_exported_model_leads_to_its_documents_and_passes_its_audit() {
+    let dir = folder();
+    let config = config(dir.path(), &["schedule.steps=20"]);
+    run(&config, false, u64::MAX).0.unwrap();
+    let (out, corpus) = (dir.path().join("model"), dir.path().join("corpus"));
+    let identity = Identity { license: Some("CC-BY-4.0".into()), ..Identity::default() };
+    let options = ExportOptions { corpus: Some(corpus), identity, ..plain() };
+    export(&config.run, &out, &options, &mut |_| {}).unwrap();
+    let audit = audit_model(&out, None).unwrap();
+    assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+    let record = ModelRecord::read(&out).unwrap();
+    let sft: u64 = record.supervised.iter().map(|s| s.tokens).sum();
+    let last = metrics(&config.run).into_iter().rfind(|l| l["kind"] == "step").unwrap();
+    assert_eq!(record.training.tokens + sft, last["tokens"].as_u64().unwrap());
+    assert_eq!((record.training.steps, record.model.name.as_str()), (20, "model"));
+    // Held-out documents are in the list, and nothing of them was learned from.
+    let list = consumed::read(&out.join("documents.parquet")).unwrap();
+    assert!(list.iter().filter(|d| d.part == "heldout").all(|d| d.tokens == 0));
+    assert!(list.iter().filter(|d| d.part == "train" && d.tokens > 0).count() > 30);
 }

@@ -1,0 +1,145 @@
+//! From a run and its corpus to the record of a model: `documents.parquet` and `provenance.json`.
+
+use crate::{
+    config::RunConfig,
+    error::TrainError,
+    report::{self, Line},
+    state::RunState,
+};
+use blackletter_corpus::{audit, consumed};
+use blackletter_dataset::{Manifest, TokenStore};
+use blackletter_model::MixtralConfig;
+use blackletter_provenance::{
+    CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, MODEL_RECORD_VERSION, ModelIdentity, ModelRecord,
+    RecordKind, SupervisedUse, Training,
+};
+use std::{collections::HashMap, fs, path::Path};
+
+/// Steps whose mean loss is the final loss.
+const LAST: usize = 50;
+
+/// What only a person knows of a model.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// Name; empty is that of the directory.
+    pub name: String,
+    /// A sentence about it.
+    pub description: String,
+    /// Licence of the weights, an SPDX expression.
+    pub license: Option<String>,
+}
+
+/// What a record is made from.
+pub(crate) struct Material<'m> {
+    pub run: &'m Path,
+    pub config: &'m RunConfig,
+    pub model: &'m MixtralConfig,
+    pub state: &'m RunState,
+    /// Tokens seen of each document to train on, in the order of the store.
+    pub documents: &'m [u32],
+    pub corpus: &'m Path,
+    pub identity: &'m Identity,
+}
+
+/// Writes the list of documents and the record into `out`, whose other files are all written.
+///
+/// # Errors
+/// When the corpus or the token store is not the one of the run, or cannot be read.
+pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainError> {
+    let Material { run, config, model, state, documents, corpus, identity } = *material;
+    let failed = |e: &dyn std::fmt::Display| TrainError::Record(e.to_string());
+    let record = audit::record(corpus).map_err(|e| failed(&e))?;
+    if record.root != state.corpus {
+        return Err(TrainError::Mismatch(format!(
+            "the corpus in {} has root {}, the run was trained on {}: name that one",
+            corpus.display(),
+            record.root,
+            state.corpus
+        )));
+    }
+    let store = TokenStore::open(&config.data.store)?;
+    let tokens: HashMap<&str, u64> = store
+        .train()
+        .iter()
+        .zip(documents)
+        .filter(|(_, seen)| **seen > 0)
+        .map(|(entry, &seen)| (entry.id, u64::from(seen)))
+        .collect();
+    let list =
+        consumed::of_corpus(corpus, |_, id| tokens.get(id).copied().unwrap_or(0)).map_err(|e| failed(&e))?;
+    consumed::write(&out.join(DOCUMENTS_FILE), &list).map_err(|e| failed(&e))?;
+    let losses: Vec<f64> = report::read(run)?
+        .into_iter()
+        .filter_map(|line| match line {
+            Line::Step(r) if r.step <= state.step => Some(r.cross_entropy),
+            _ => None,
+        })
+        .collect();
+    let last = losses.get(losses.len().saturating_sub(LAST)..).unwrap_or_default();
+    let name = out.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let seen = list.iter().filter(|d| d.tokens > 0).count() as u64;
+    let mut made = ModelRecord {
+        version: MODEL_RECORD_VERSION,
+        kind: RecordKind::Model,
+        model: ModelIdentity {
+            name: if identity.name.is_empty() { name } else { identity.name.clone() },
+            description: identity.description.clone(),
+            architecture: "MixtralForCausalLM".into(),
+            parameters: model.total_parameters(),
+            active_parameters: Some(model.active_parameters()),
+            license: identity.license.clone(),
+            ..ModelIdentity::default()
+        },
+        generator: Generator { name: "blackletter".into(), version: env!("CARGO_PKG_VERSION").into() },
+        corpus: CorpusUse { root: state.corpus.clone(), record: Some(Box::new(record.clone())) },
+        tokenizer: state.tokenizer.clone(),
+        training: Training {
+            recipe: serde_json::to_value(config).unwrap_or_default(),
+            steps: state.step,
+            tokens: list.iter().map(|d| d.tokens).sum(),
+            seconds: Some(state.seconds),
+            hardware: Some(hardware()),
+            final_loss: (!last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64),
+            commit: option_env!("BLACKLETTER_COMMIT").map(str::to_owned),
+        },
+        sources: consumed::sources(&list),
+        supervised: supervised(state, store.manifest()),
+        accepted: record.accepted,
+        documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: list.len() as u64, consumed: seen },
+        files: vec![],
+        seal: String::new(),
+    };
+    made.write(out).map_err(|e| failed(&e))
+}
+
+/// Supervised examples of the store, with the tokens that were seen of each kind.
+fn supervised(state: &RunState, manifest: &Manifest) -> Vec<SupervisedUse> {
+    state
+        .consumed
+        .iter()
+        .filter(|c| !c.task.is_empty())
+        .map(|c| {
+            let origin = manifest
+                .sft
+                .origins
+                .iter()
+                .find(|o| o.kind == c.task && o.dataset == c.dataset && o.license == c.license);
+            SupervisedUse {
+                kind: c.task.clone(),
+                dataset: c.dataset.clone(),
+                license: c.license.clone(),
+                examples: origin.map_or(0, |o| o.examples),
+                tokens: c.tokens,
+            }
+        })
+        .collect()
+}
+
+/// The processor's own name and the number of cores.
+fn hardware() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let name = name.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{name}, {cores} threads")
+}
