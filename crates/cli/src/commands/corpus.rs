@@ -87,7 +87,8 @@ pub struct Build {
 impl Build {
     fn run(self) -> Result<(), Failure> {
         let recipe = Recipe::read(&self.recipe)?;
-        let base = self.recipe.parent().unwrap_or(Path::new("."));
+        // The parent of a name alone is an empty path.
+        let base = self.recipe.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
         self.to.carry_out(&Plan::of_recipe(&recipe, base)?)
     }
 }
@@ -139,7 +140,7 @@ impl Ingest {
         };
         let accept = self.accept.iter().map(pair).collect::<Result<_, _>>()?;
         let allow = if self.allow.is_empty() { None } else { Some(self.allow.as_slice()) };
-        let gate = Gate::new(allow, &accept)?;
+        let gate = Gate::new(allow, &accept).map_err(Failure::usage)?;
         let spec = SourceSpec {
             path: Paths::Many(self.files),
             dataset: self.dataset,

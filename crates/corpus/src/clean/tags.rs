@@ -75,8 +75,10 @@ pub(super) fn without_tags(text: &str) -> (Cow<'_, str>, u64) {
         put(&mut out, &text[copied..at], tables > 0);
         removed += 1;
         match (name, closes) {
+            // EDGAR's tables are laid out with blanks, and their line ends are rows.
+            ("table", false) if tables == 0 && !has_rows(&text[at + length..]) => {}
             ("table", false) => (tables, cells) = (tables + 1, 0),
-            ("table", true) => {
+            ("table", true) if tables > 0 => {
                 tables = tables.saturating_sub(1);
                 end_line(&mut out);
             }
@@ -101,6 +103,20 @@ pub(super) fn without_tags(text: &str) -> (Cow<'_, str>, u64) {
     }
     put(&mut out, &text[copied..], tables > 0);
     (Cow::Owned(out), removed)
+}
+
+/// Whether a row or a cell comes before the table's end.
+fn has_rows(text: &str) -> bool {
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'<', &text.as_bytes()[at..]) {
+        at += found;
+        match tag(&text[at..]) {
+            Some(("tr" | "td" | "th", false, _)) => return true,
+            Some(("table", _, _)) => return false,
+            _ => at += 1,
+        }
+    }
+    false
 }
 
 /// Adds text; in a table, where line ends mean nothing, as words with one space between them.
@@ -153,6 +169,12 @@ mod tests {
                      data-x=\"/us\">801.</a> </td>\n\n<td> Bills of\nLading </td>\n\n<td> </td>\n\n</tr>\n\n</table>\n\nEnd.\n";
         assert_eq!(clean(table), "## CHAPTER 1\n\nSec.\n801. | Bills of Lading\n\n\nEnd.\n");
         assert_eq!(without_tags(table).1, 16);
+    }
+
+    #[test]
+    fn rows_of_a_table_without_tags_for_them_stay_lines() {
+        let table = "<TABLE>\n<CAPTION>\nPeriod       Pay\n<S>          <C>\nJuly 1995    $150,000\nJuly 1996    $160,000\n</TABLE>\nEnd.";
+        assert_eq!(clean(table), table.replace("<TABLE>", "").replace("</TABLE>", ""));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Block for Clean {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn settings(&self) -> Value {

@@ -16,11 +16,15 @@ use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     sync::Mutex,
+    thread,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
 /// The store's folder in that of a corpus.
 const FOLDER: &str = ".steps";
+/// How long another run's lock is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
 const RESULT: &str = "result.json";
 /// Part of the name of what is not finished.
 pub(crate) const WRITING: &str = ".writing-";
@@ -177,10 +181,17 @@ impl Store {
         let path = folder.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(ShardError::file("write", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StepError::Busy(out.into())),
-            Err(TryLockError::Error(e)) => return Err(ShardError::file("lock", &path)(e).into()),
+        let started = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                // A run that was just killed holds its lock until the system has put its memory away.
+                Err(TryLockError::WouldBlock) if started.elapsed() < PATIENCE => {
+                    thread::sleep(PATIENCE / 100)
+                }
+                Err(TryLockError::WouldBlock) => return Err(StepError::Busy(out.into())),
+                Err(TryLockError::Error(e)) => return Err(ShardError::file("lock", &path)(e).into()),
+            }
         }
         clear(&folder, |name| name.starts_with(WRITING))?;
         Ok(Self { folder, used: Mutex::default(), _lock: lock })
@@ -341,5 +352,18 @@ mod tests {
         assert!(matches!(Store::open(dir.path()), Err(StepError::Busy(_))));
         drop(first);
         assert!(Store::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_run_that_is_just_ending_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Store::open(dir.path()).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(PATIENCE / 10);
+                drop(first);
+            });
+            assert!(Store::open(dir.path()).is_ok());
+        });
     }
 }
