@@ -22,7 +22,7 @@ use crate::{
 use half::f16;
 
 /// How far ahead of the weights in use to ask for more, in bytes.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// Inputs that share a scale.
 pub const BLOCK: usize = 32;
