@@ -191,6 +191,16 @@ pub(super) fn clauses(paragraphs: &[String], most: usize) -> Vec<Clause> {
     found
 }
 
+/// The heading and the text of a paragraph that begins with a heading, whatever it is about.
+pub(super) fn headed(paragraph: &str) -> Option<(&str, &str)> {
+    let parts = INLINE.as_ref()?.captures(paragraph)?;
+    let (heading, text) = (parts.get(1)?.as_str().trim(), parts.get(2)?.as_str());
+    // Words that are all small but for the first are a sentence more often than a heading.
+    let words: Vec<&str> = heading.split(' ').collect();
+    let capitals = words.iter().filter(|word| word.starts_with(char::is_uppercase)).count();
+    (capitals * 2 > words.len() && heading.len() <= 50 && words.len() <= 7).then_some((heading, text))
+}
+
 fn clause(heading: &str, text: &str, most: usize) -> Option<Clause> {
     let kind = heading.trim().to_lowercase();
     if !TYPES.contains(&kind.as_str()) || !(60..=most).contains(&text.len()) {

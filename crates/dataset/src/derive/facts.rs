@@ -11,10 +11,10 @@ patterns! {
     LIKE_AN_AMOUNT = r"(?i)[$€£¥]|dollar|\busd\b|\beur\b|\bcents?\b";
     BETWEEN = r"\b(?:by and between|by and among|between|among|BY AND BETWEEN|BETWEEN)[:,]? ";
     PARENTHESES = r"\s*\([^()]*\)";
-    NAME = r#"^(?:(?:the|The|THE) )?((?:[A-Z0-9][\w.&'’/-]*|[a-z][A-Z][\w]*)(?: (?:of|the|de|van|von|&|[A-Z0-9][\w.&'’/-]*))*(?:,? (?:Inc|INC|LLC|L\.L\.C|L\.?P|N\.A|Ltd|LTD|Limited|Corp|LLP|Co|Jr|JR|Sr|II|III|IV|M\.D|Ph\.D|P\.C|S\.A|plc|PLC|National Association|NATIONAL ASSOCIATION|Incorporated|INCORPORATED)\b\.?)*)"#;
+    NAME = r#"^(?:(?:the|The|THE|Mr\.|Ms\.|Dr\.) )?((?:(?:[A-Z0-9][\w&'’/-]{0,2}\.|Corp\.|Bros\.|[A-Z0-9](?:[\w&'’/-]|\.\w|\.(?:[A-Z]\.)+)*)|[a-z][A-Z][\w]*)(?: (?:of|the|de|van|von|&|–|(?:[A-Z0-9][\w&'’/-]{0,2}\.|Corp\.|Bros\.|[A-Z0-9](?:[\w&'’/-]|\.\w|\.(?:[A-Z]\.)+)*)))*(?:,? (?:Inc|INC|LLC|L\.L\.C|L\.?P|N\.A|Ltd|LTD|Limited|Corp|CORP|LLP|Co|CO|Jr|JR|Sr|II|III|IV|M\.D|MD|Ph\.D|P\.C|S\.A|plc|PLC|National Association|NATIONAL ASSOCIATION|Incorporated|INCORPORATED)\b\.?)*)"#;
     AFTER_FIRST = r#"^,?\s*(?:(?:as|an?|the|hereinafter|hereafter|with|having|its|whose|organized|located|of|individually|formerly|successor|in|on|acting|together|collectively|d/b/a|residing|maintaining|known|herein|referred|incorporated)\b[^;]*?)?,?\s*(?:and|AND) (?:between |among )?"#;
     AFTER_SECOND = r#"^(?:[,.;“"]|\s+(?:as|an?|the|hereinafter|with|having|its|whose|of|who|individually|residing|on|is|for|to|effective|dated)\b|\s*$)"#;
-    SUFFIX = r"(?i)(?:\b(?:inc|llc|l\.l\.c|l\.?p|n\.a|ltd|limited|corp|corporation|company|llp|co|bank|trust|university|partners|holdings|group|plc|s\.a|association|incorporated)\b\.?)$";
+    SHORT = r"\b(?:(?i:inc|ltd|corp|co|llc|plc|jr|sr|bros)|[A-Z]|Ph\.D)\.$";
 }
 
 /// Dates, in the order of the text, each once.
@@ -54,7 +54,7 @@ pub(super) fn parties(introduction: &str) -> Option<[String; 2]> {
     // What stands in parentheses is not part of a name, and nested ones are rare.
     let rest = PARENTHESES.as_ref()?.replace_all(rest, "");
     let first = NAME.as_ref()?.captures(&rest)?;
-    let one = trimmed(first.get(1)?.as_str());
+    let one = trimmed(first.get(1)?.as_str(), introduction);
     let rest = rest.get(first.get(0)?.start() + first.get(0)?.as_str().find(one)? + one.len()..)?;
     let gap = AFTER_FIRST.as_ref()?.find(rest)?;
     // Another name between would be a third party.
@@ -63,7 +63,7 @@ pub(super) fn parties(introduction: &str) -> Option<[String; 2]> {
     }
     let rest = rest.get(gap.end()..)?;
     let second = NAME.as_ref()?.captures(rest)?;
-    let two = trimmed(second.get(1)?.as_str());
+    let two = trimmed(second.get(1)?.as_str(), introduction);
     let rest = rest.get(second.get(0)?.as_str().find(two)? + two.len()..)?;
     if !AFTER_SECOND.as_ref()?.is_match(rest) || another(rest) {
         return None;
@@ -79,14 +79,11 @@ fn another(rest: &str) -> bool {
 }
 
 /// A name without a point that ends the sentence; one that belongs to `Inc.` stays.
-fn trimmed(name: &str) -> &str {
+fn trimmed<'n>(name: &'n str, introduction: &str) -> &'n str {
     let name = name.trim();
     match name.strip_suffix('.') {
-        Some(short)
-            if !SUFFIX.as_ref().is_some_and(|pattern| pattern.is_match(name)) && !short.ends_with("Jr") =>
-        {
-            short
-        }
+        Some(short) if !SHORT.as_ref().is_some_and(|pattern| pattern.is_match(name)) => short,
+        Some(short) if !introduction.contains(name) => short,
         _ => name,
     }
 }
@@ -159,6 +156,18 @@ mod tests {
                 "Acme Widgets, Inc.|John Q. Public",
             ),
             ("between First Bank of Ohio and Jane Doe.", "First Bank of Ohio|Jane Doe"),
+            (
+                "by and between KFx Inc. (\"Employer\") and William G. Laughlin (\"Executive\"). This Agreement is effective.",
+                "KFx Inc.|William G. Laughlin",
+            ),
+            (
+                "by and between AMBASSADORS GROUP, INC., a Delaware corporation (\"Borrower\"), and WELLS FARGO BANK, NATIONAL ASSOCIATION (\"Bank\").",
+                "AMBASSADORS GROUP, INC.|WELLS FARGO BANK, NATIONAL ASSOCIATION",
+            ),
+            (
+                "between WEO – CONCAR, LLC, a company (“Borrower”), and RIVERSIDE COMPANY, L.L.C., a company.",
+                "WEO – CONCAR, LLC|RIVERSIDE COMPANY, L.L.C.",
+            ),
             ("between the Company and the Executive", ""),
             ("among One Corp, Two Corp and Three Corp, as lenders", ""),
             ("between Alpha Beta and Gamma Delta and Epsilon Zeta", ""),

@@ -91,6 +91,9 @@ pub(super) fn questions(source: Source<'_>, limits: Limits) -> Vec<Question> {
         let paragraphs = paragraphs(source.text, Lines::Wrapped);
         ask_clauses(source, &paragraphs, limits, &mut all);
         all.extend(introduction(source, &paragraphs, limits));
+        all.extend(
+            paragraphs.iter().filter_map(|paragraph| provision(source, paragraph, limits)).take(PROVISIONS),
+        );
     } else if source.text.starts_with("IN THE SUPREME COURT") {
         all.extend(transcript(source, limits));
     } else {
@@ -353,6 +356,27 @@ fn introduction(source: Source<'_>, paragraphs: &[String], limits: Limits) -> Op
             ("amounts", (!amounts.is_empty()).then(|| Value::from(amounts))),
         ],
     )
+}
+
+/// Most provisions of an agreement that are asked for their facts.
+const PROVISIONS: usize = 4;
+
+/// A provision that names an amount: its heading, its date, its amounts.
+fn provision(source: Source<'_>, paragraph: &str, limits: Limits) -> Option<Question> {
+    if facts::amounts(paragraph).is_empty() {
+        return None;
+    }
+    let (heading, _) =
+        clause::headed(paragraph).filter(|(_, text)| text.len() >= 60 && text::is_prose(text))?;
+    let input = text::sentences(paragraph, limits.input)?.to_owned();
+    let amounts = facts::amounts(&input);
+    let dates = facts::dates(&input);
+    let values = [
+        ("title", Some(Value::from(heading))),
+        ("date", (dates.len() == 1).then(|| dates.first().map(|date| Value::from(*date))).flatten()),
+        ("amounts", (!amounts.is_empty()).then(|| Value::from(amounts))),
+    ];
+    json(source, input, values)
 }
 
 /// The caption of an oral argument: parties, docket number, date.
