@@ -114,6 +114,9 @@ pub enum EngineError {
     /// Sampling options cannot be used.
     #[error(transparent)]
     Sampling(#[from] crate::sampling::SamplingError),
+    /// A constraint cannot be used or followed.
+    #[error(transparent)]
+    Constraint(#[from] crate::constraint::ConstraintError),
     /// A converted checkpoint cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -2,6 +2,8 @@
 
 use crate::{
     Engine, EngineError, Runner,
+    constraint::Grammar,
+    continuation::Continuation,
     sampling::{Sampler, SamplingOptions},
 };
 use blackletter_tokenizer::{DecodeStream, Tokenizer};
@@ -31,6 +33,8 @@ pub enum FinishReason {
     Eos,
     /// A stop text.
     Stop,
+    /// The text is whole: its constraint lets nothing follow, or it came to the most new tokens just then.
+    Whole,
     /// The most new tokens, or the end of the context.
     Length,
     /// The caller.
@@ -46,14 +50,8 @@ pub struct Generated {
     pub finish_reason: FinishReason,
 }
 
-struct Continuation<'t> {
-    ids: Vec<u32>,
-    /// Prompt and continuation.
-    history: Vec<u32>,
-    sampler: Sampler,
-    text: Option<(DecodeStream<'t>, String)>,
-    finished: Option<FinishReason>,
-}
+/// The text of a continuation as it grows, in which stop texts are looked for.
+type Text<'t> = Option<(DecodeStream<'t>, String)>;
 
 /// Continues `prompt` in `num_return_sequences` ways, stepping them together; the prompt itself runs once.
 ///
@@ -70,6 +68,21 @@ pub fn generate(
     options: &GenerationOptions,
     on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Generated>, EngineError> {
+    generate_constrained(engine, tokenizer, prompt, options, None, on_token)
+}
+
+/// As [`generate()`], with continuations that follow a grammar, when there is one.
+///
+/// # Errors
+/// As [`generate()`]; also when the grammar becomes too complex.
+pub fn generate_constrained(
+    engine: &Engine,
+    tokenizer: Option<&Tokenizer>,
+    prompt: &[u32],
+    options: &GenerationOptions,
+    grammar: Option<&Grammar>,
+    on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
+) -> Result<Vec<Generated>, EngineError> {
     options.sampling.validate()?;
     if prompt.is_empty() {
         return Err(EngineError::Empty("the prompt has no tokens: a model needs at least one to go on from"));
@@ -82,27 +95,18 @@ pub fn generate(
     // The last token of a full context is sampled but never run.
     let most = options.max_new_tokens.min(context - prompt.len());
     let watch_text = !options.stop.is_empty();
-    let mut continuations: Vec<Continuation<'_>> = (0..options.num_return_sequences)
+    let vocab = engine.config().vocab_size;
+    let mut continuations: Vec<Continuation> = (0..options.num_return_sequences)
         .map(|i| {
-            let mut history = Vec::with_capacity(prompt.len() + most);
-            history.extend_from_slice(prompt);
-            Continuation {
-                ids: Vec::with_capacity(most),
-                history,
-                sampler: Sampler::new(
-                    options.sampling.clone(),
-                    options.seed,
-                    i as u64,
-                    engine.config().vocab_size,
-                ),
-                text: tokenizer.filter(|_| watch_text).map(|t| (t.decode_stream(true), String::new())),
-                finished: (most == 0).then_some(FinishReason::Length),
-            }
+            let sampler = Sampler::new(options.sampling.clone(), options.seed, i as u64, vocab);
+            Continuation::new(prompt, most, &options.eos_token_id, sampler, grammar)
         })
         .collect();
+    let text = |_| tokenizer.filter(|_| watch_text).map(|t| (t.decode_stream(true), String::new()));
+    let mut texts: Vec<Text<'_>> = (0..continuations.len()).map(text).collect();
     let mut runner = Runner::new(engine);
     if most > 0 && !continuations.is_empty() {
-        run(&mut runner, prompt, options, most, &mut continuations, on_token)?;
+        run(&mut runner, prompt, &options.stop, &mut continuations, &mut texts, on_token)?;
     }
     Ok(continuations
         .into_iter()
@@ -113,9 +117,9 @@ pub fn generate(
 fn run(
     runner: &mut Runner<'_>,
     prompt: &[u32],
-    options: &GenerationOptions,
-    most: usize,
-    continuations: &mut [Continuation<'_>],
+    stop: &[String],
+    continuations: &mut [Continuation],
+    texts: &mut [Text<'_>],
     on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<(), EngineError> {
     let mut first = runner.start();
@@ -132,15 +136,9 @@ fn run(
         for (row, &index) in rows.iter().enumerate() {
             let c = &mut continuations[index];
             logits.copy_from_slice(runner.logits_mut(if shared { 0 } else { row }));
-            let id = c.sampler.sample(&mut logits, &c.history);
-            c.ids.push(id);
-            c.history.push(id);
-            if options.eos_token_id.contains(&id) {
-                c.finished = Some(FinishReason::Eos);
-            } else if c.text_has_stop(id, &options.stop) {
+            let id = c.choose(&mut logits)?;
+            if has_stop(&mut texts[index], id, stop) && c.finished != Some(FinishReason::Eos) {
                 c.finished = Some(FinishReason::Stop);
-            } else if c.ids.len() == most {
-                c.finished = Some(FinishReason::Length);
             }
             if on_token(index, id).is_break() {
                 return Ok(());
@@ -163,18 +161,16 @@ fn run(
     }
 }
 
-impl Continuation<'_> {
-    /// Whether the text contains a stop text now that `id` has been added.
-    fn text_has_stop(&mut self, id: u32, stop: &[String]) -> bool {
-        let Some((stream, text)) = &mut self.text else { return false };
-        let Some(piece) = stream.push(id) else { return false };
-        // A stop text that ends in the new piece begins at most its own length before it.
-        let longest = stop.iter().map(String::len).max().unwrap_or(0);
-        let mut from = text.len().saturating_sub(longest);
-        while !text.is_char_boundary(from) {
-            from -= 1;
-        }
-        text.push_str(&piece);
-        stop.iter().any(|s| !s.is_empty() && text[from..].contains(s.as_str()))
+/// Whether a text contains a stop text now that `id` has been added.
+fn has_stop(text: &mut Text<'_>, id: u32, stop: &[String]) -> bool {
+    let Some((stream, text)) = text else { return false };
+    let Some(piece) = stream.push(id) else { return false };
+    // A stop text that ends in the new piece begins at most its own length before it.
+    let longest = stop.iter().map(String::len).max().unwrap_or(0);
+    let mut from = text.len().saturating_sub(longest);
+    while !text.is_char_boundary(from) {
+        from -= 1;
     }
+    text.push_str(&piece);
+    stop.iter().any(|s| !s.is_empty() && text[from..].contains(s.as_str()))
 }

@@ -6,17 +6,25 @@
 //! - [`Runner`]: buffers and the paged KV cache; runs prompts ([`Runner::prefill`]) and steps of several sequences
 //!   ([`Runner::decode`]). Nothing is allocated per token once the buffers have grown.
 //! - [`generate()`] and [`score()`]: what the commands of the same names do, on ids.
+//! - [`Batch`]: continuations of many prompts that come and go, each with its own options, stepped together.
+//! - [`constraint`]: texts that follow a JSON schema, a regular expression or a grammar.
+//! - [`Extractor`]: facts of documents as JSON.
 //! - [`Pipeline`]: the same on text, with a tokenizer and a model's own settings ([`GenerationRequest`]).
 //!
 //! Prompt tokens always take the prompt kernels and generated tokens the step kernels, and no row's sums depend on the
 //! rows beside it: so a text depends on its own prompt, options and seed alone, not on what it is batched with.
 
+mod batch;
 mod cache;
+pub mod constraint;
+mod continuation;
 mod engine;
+mod extract;
 mod generate;
 mod measure;
 mod model_files;
 mod pipeline;
+mod prefixes;
 pub mod python_json;
 mod request;
 mod runner;
@@ -25,8 +33,10 @@ mod score;
 mod score_report;
 mod weights;
 
+pub use batch::{Batch, BatchLimits, Bias, Listener, Request, TokenInfo};
 pub use engine::{Engine, EngineError, LoadOptions, WeightDtype, quantise_checkpoint};
-pub use generate::{FinishReason, Generated, GenerationOptions, generate};
+pub use extract::{Evidence, ExtractError, ExtractOptions, Extraction, Extractor};
+pub use generate::{FinishReason, Generated, GenerationOptions, generate, generate_constrained};
 pub use measure::{MeasureOptions, Measurement, measure};
 pub use model_files::ModelFiles;
 pub use pipeline::{Pipeline, PipelineError, Prompt};

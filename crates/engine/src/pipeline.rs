@@ -1,6 +1,10 @@
 //! Text in, text out: an engine, its tokenizer and the settings beside them.
 
-use crate::{Engine, EngineError, GenerationOptions, LoadOptions, ModelFiles, ScoreReport, score_report};
+use crate::{
+    Engine, EngineError, GenerationOptions, LoadOptions, ModelFiles, ScoreReport,
+    constraint::{ConstraintError, Vocabulary},
+    score_report,
+};
 use blackletter_model::{ConfigError, GenerationConfig};
 use blackletter_tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 
@@ -34,6 +38,9 @@ pub enum PipelineError {
         /// Rows of the embedding.
         rows: usize,
     },
+    /// A constraint cannot be used.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// There is no token to start with.
     #[error(
         "the model has no start token: neither its tokenizer has {START} nor config.json a \"bos_token_id\""
@@ -149,13 +156,26 @@ impl Pipeline {
         Ok(score_report(&self.engine, ids, None)?)
     }
 
-    fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, PipelineError> {
+    /// The tokens of text as they are, without a start token.
+    ///
+    /// # Errors
+    /// When the text cannot be tokenized.
+    pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, PipelineError> {
         match &self.tokenizer {
             Some(tokenizer) => Ok(tokenizer.encode(text, special)?),
             None => {
                 Err(EngineError::Empty("text needs a tokenizer, and the model was loaded without").into())
             }
         }
+    }
+
+    /// What constraints have to know of the model's tokens, of which `eos` end a text.
+    ///
+    /// # Errors
+    /// When the model has no tokenizer, or none whose tokens stand for bytes.
+    pub fn vocabulary(&self, eos: &[u32]) -> Result<Vocabulary, PipelineError> {
+        let Some(tokenizer) = &self.tokenizer else { return Err(ConstraintError::Tokenizer.into()) };
+        Ok(Vocabulary::new(tokenizer, self.engine.config().vocab_size, eos)?)
     }
 
     fn start_token(&self) -> Result<u32, PipelineError> {

@@ -171,6 +171,14 @@ impl<'e> Runner<'e> {
         })
     }
 
+    /// Runs a part of a prompt that is not its last, without logits.
+    ///
+    /// # Errors
+    /// As [`Self::prefill`].
+    pub fn prefill_part(&mut self, sequence: &mut Sequence, ids: &[u32]) -> Result<(), EngineError> {
+        self.prompt_chunks(sequence, ids, |_, _, _, _| Ok(()))
+    }
+
     /// Runs prompt tokens and hands `(index, logits)` of every one of them to `each`, in order.
     ///
     /// # Errors

@@ -185,7 +185,7 @@ impl Tokenizer {
     }
 
     /// Whether decoding is putting the bytes of ids side by side.
-    pub(crate) fn is_byte_level(&self) -> bool {
+    pub fn is_byte_level(&self) -> bool {
         self.bytes.is_some()
     }
 

@@ -1,0 +1,485 @@
+//! What a JSON schema may ask for.
+//!
+//! [`prepare`] walks every schema that can be reached from the root, follows local references, and
+//!
+//! - refuses keywords that nobody holds to here, with their place;
+//! - takes out annotations, and keywords that say nothing where they stand;
+//! - narrows what validators read in different ways: `.` in a pattern matches no line separator of any kind, formats are
+//!   patterns that the strictest validators accept. A narrower schema accepts less, never more.
+
+use super::ConstraintError;
+use llguidance::{derivre::RegexBuilder, regex_to_lark};
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+
+/// Schemas within schemas.
+const DEEPEST: usize = 64;
+
+/// Keywords that say something and are not kept here.
+const UNSUPPORTED: [&str; 19] = [
+    "not",
+    "if",
+    "contains",
+    "minContains",
+    "maxContains",
+    "uniqueItems",
+    "propertyNames",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedProperties",
+    "unevaluatedItems",
+    "$dynamicRef",
+    "$recursiveRef",
+    "then",
+    "else",
+    "extends",
+    "disallow",
+    "divisibleBy",
+];
+
+/// Keywords that say nothing about what is valid.
+const ANNOTATIONS: [&str; 15] = [
+    "title",
+    "description",
+    "default",
+    "examples",
+    "$comment",
+    "readOnly",
+    "writeOnly",
+    "deprecated",
+    "contentMediaType",
+    "contentEncoding",
+    "contentSchema",
+    "$vocabulary",
+    "$dynamicAnchor",
+    "$recursiveAnchor",
+    "x-guidance",
+];
+
+/// The largest integer to which all smaller ones are floats.
+const LARGEST_EXACT: u64 = 1 << 53;
+
+/// Checks a schema and makes it ready.
+///
+/// # Errors
+/// Names the first keyword that cannot be kept.
+pub fn prepare(schema: &Value) -> Result<Value, ConstraintError> {
+    let mut walk = Walk { root: schema.clone(), ..Walk::default() };
+    let root = walk.root.clone();
+    let done = walk.schema(&root, "", 0)?;
+    walk.replace("", done);
+    while let Some((pointer, from)) = walk.wanted.pop() {
+        if !walk.seen.insert(pointer.clone()) {
+            continue;
+        }
+        match walk.root.pointer(&pointer).cloned() {
+            Some(target) => {
+                let done = walk.schema(&target, &pointer, 0)?;
+                walk.replace(&pointer, done);
+            }
+            None => return Err(unsupported("$ref", &from, &format!("there is nothing at #{pointer}"))),
+        }
+    }
+    Ok(walk.root)
+}
+
+/// Says which keyword `message` of the compiler is about; `compile` tells what it says of another schema.
+pub fn explain(schema: &Value, message: &str, compile: impl Fn(&Value) -> Option<String>) -> ConstraintError {
+    let kinds: [(&str, &[&str]); 3] = [
+        ("oneOf constraints are not supported", &["oneOf"]),
+        ("min/maxProperties only supported", &["minProperties", "maxProperties"]),
+        ("circular references with sibling keys", &["$ref"]),
+    ];
+    for (part, keywords) in kinds {
+        if !message.contains(part) {
+            continue;
+        }
+        let mut places = Vec::new();
+        find(schema, "", keywords, &mut places);
+        // The place that is still complained about when it is the only one left.
+        for place in &places {
+            let mut alone = schema.clone();
+            for other in places.iter().filter(|p| *p != place) {
+                take_out(&mut alone, other);
+            }
+            if places.len() == 1 || compile(&alone).is_some_and(|m| m.contains(part)) {
+                let keyword = place.rsplit('/').next().unwrap_or_default();
+                let why = match keyword {
+                    "oneOf" => "its alternatives cannot be told apart; use anyOf",
+                    "$ref" => "it leads back to itself beside other keywords",
+                    _ => "beside optional properties",
+                };
+                return unsupported(keyword, place, why);
+            }
+        }
+    }
+    ConstraintError::Schema(message.trim_start_matches("Unsatisfiable schema: ").to_string())
+}
+
+fn unsupported(keyword: &str, pointer: &str, why: &str) -> ConstraintError {
+    ConstraintError::UnsupportedKeyword { keyword: keyword.into(), pointer: pointer.into(), why: why.into() }
+}
+
+/// Pointers to keywords, wherever they stand.
+fn find(value: &Value, pointer: &str, keywords: &[&str], out: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                let at = format!("{pointer}/{}", escape(key));
+                if keywords.contains(&key.as_str()) {
+                    out.push(at.clone());
+                }
+                find(inner, &at, keywords, out);
+            }
+        }
+        Value::Array(list) => {
+            for (i, inner) in list.iter().enumerate() {
+                find(inner, &format!("{pointer}/{i}"), keywords, out);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn take_out(schema: &mut Value, pointer: &str) {
+    let Some((parent, key)) = pointer.rsplit_once('/') else { return };
+    if let Some(Value::Object(map)) = schema.pointer_mut(parent) {
+        map.remove(&unescape(key));
+    }
+}
+
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+fn unescape(key: &str) -> String {
+    key.replace("~1", "/").replace("~0", "~")
+}
+
+#[derive(Default)]
+struct Walk {
+    root: Value,
+    /// Pointers of schemas that have been made ready.
+    seen: HashSet<String>,
+    /// Pointers that references lead to, and the references.
+    wanted: Vec<(String, String)>,
+}
+
+impl Walk {
+    fn replace(&mut self, pointer: &str, schema: Value) {
+        if let Some(place) = self.root.pointer_mut(pointer) {
+            *place = schema;
+        }
+    }
+
+    fn schema(&mut self, schema: &Value, pointer: &str, depth: usize) -> Result<Value, ConstraintError> {
+        self.seen.insert(pointer.into());
+        if depth > DEEPEST {
+            return Err(ConstraintError::Schema(format!(
+                "schemas lie more than {DEEPEST} deep in each other, at {pointer}"
+            )));
+        }
+        let map = match schema {
+            Value::Bool(_) => return Ok(schema.clone()),
+            Value::Object(map) => map,
+            _ => {
+                let at = if pointer.is_empty() { "the root" } else { pointer };
+                return Err(ConstraintError::Schema(format!("{at} is neither an object nor true or false")));
+            }
+        };
+        let mut out = Map::new();
+        for (key, value) in map {
+            let at = format!("{pointer}/{}", escape(key));
+            if let Some(kept) = self.keyword(key, value, map, &at, depth)? {
+                out.insert(key.clone(), kept);
+            }
+        }
+        if let Some(format) = map.get("format").and_then(Value::as_str)
+            && let Some(pattern) = format_pattern(format)
+        {
+            // Beside a pattern, the wider form of the format that the compiler knows may be all that can be met.
+            if !map.contains_key("pattern") {
+                out.remove("format");
+                out.insert("pattern".into(), json!(pattern));
+            } else if !COMPILED_FORMATS.contains(&format) {
+                out.remove("format");
+                let both = out.entry("allOf").or_insert_with(|| json!([]));
+                if let Value::Array(all) = both {
+                    all.push(json!({ "pattern": pattern }));
+                }
+            }
+        }
+        Ok(Value::Object(out))
+    }
+
+    /// A keyword as it stays; none when it goes.
+    fn keyword(
+        &mut self,
+        key: &str,
+        value: &Value,
+        beside: &Map<String, Value>,
+        at: &str,
+        depth: usize,
+    ) -> Result<Option<Value>, ConstraintError> {
+        if ANNOTATIONS.contains(&key) || says_nothing(key, value, beside) {
+            return Ok(None);
+        }
+        if UNSUPPORTED.contains(&key) {
+            return Err(unsupported(key, at, ""));
+        }
+        let required = beside.get("required").and_then(Value::as_array).map_or(0, Vec::len) as u64;
+        if key == "minProperties" && value.as_u64().is_some_and(|least| least > required + 1) {
+            return Err(unsupported(key, at, "more than one property whose name is not required"));
+        }
+        let kept = match key {
+            "properties" | "patternProperties" => {
+                let Value::Object(map) = value else { return Ok(Some(value.clone())) };
+                let mut out = Map::new();
+                for (name, schema) in map {
+                    let at = format!("{at}/{}", escape(name));
+                    let name =
+                        if key == "properties" { name.clone() } else { check_pattern(key, name, &at)? };
+                    out.insert(name, self.schema(schema, &at, depth + 1)?);
+                }
+                Value::Object(out)
+            }
+            "items" | "prefixItems" | "allOf" | "anyOf" | "oneOf" if value.is_array() => {
+                let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+                let mut out = Vec::new();
+                for (i, schema) in list.iter().enumerate() {
+                    out.push(self.schema(schema, &format!("{at}/{i}"), depth + 1)?);
+                }
+                Value::Array(out)
+            }
+            "items" | "additionalItems" | "additionalProperties" => self.schema(value, at, depth + 1)?,
+            "$ref" => {
+                let target = value.as_str().unwrap_or_default();
+                let Some(pointer) = target.strip_prefix('#').filter(|p| p.is_empty() || p.starts_with('/'))
+                else {
+                    return Err(unsupported(
+                        "$ref",
+                        at,
+                        "only references within the schema, such as #/$defs/name",
+                    ));
+                };
+                self.wanted.push((percent_decode(pointer), at.into()));
+                value.clone()
+            }
+            "pattern" => match value.as_str() {
+                Some(pattern) => json!(check_pattern(key, pattern, at)?),
+                None => value.clone(),
+            },
+            "enum" | "const" => {
+                if has_inexact(value) {
+                    return Err(unsupported(
+                        key,
+                        at,
+                        "an integer beyond 2^53 is not told apart from its neighbours",
+                    ));
+                }
+                value.clone()
+            }
+            _ => value.clone(),
+        };
+        Ok(Some(kept))
+    }
+}
+
+/// Whether a keyword changes nothing where it stands.
+fn says_nothing(key: &str, value: &Value, beside: &Map<String, Value>) -> bool {
+    let empty = |v: &Value| v.as_object().is_some_and(Map::is_empty);
+    match key {
+        "uniqueItems" => {
+            *value == false || beside.get("maxItems").and_then(Value::as_u64).is_some_and(|n| n <= 1)
+        }
+        "if" => !beside.contains_key("then") && !beside.contains_key("else"),
+        "then" | "else" => !beside.contains_key("if"),
+        "minContains" | "maxContains" => !beside.contains_key("contains"),
+        "unevaluatedProperties" | "unevaluatedItems" | "propertyNames" => *value == true || empty(value),
+        "dependencies" | "dependentRequired" | "dependentSchemas" => empty(value),
+        "not" => *value == false,
+        "$schema" => !value.as_str().is_some_and(|s| DRAFTS.contains(&s.trim_end_matches('#'))),
+        "format" => {
+            value.as_str().is_some_and(|f| !COMPILED_FORMATS.contains(&f) && format_pattern(f).is_none())
+        }
+        // Identifiers matter to references by identifier alone, which are refused.
+        "$id" | "id" | "$anchor" => true,
+        _ => false,
+    }
+}
+
+const DRAFTS: [&str; 5] = [
+    "https://json-schema.org/draft/2020-12/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    "http://json-schema.org/draft-07/schema",
+    "http://json-schema.org/draft-06/schema",
+    "http://json-schema.org/draft-04/schema",
+];
+
+/// Formats that the compiler knows in their widest form.
+const COMPILED_FORMATS: [&str; 10] =
+    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
+
+/// A pattern whose matches every validator takes for the format.
+fn format_pattern(format: &str) -> Option<&'static str> {
+    const URI: &str = "^https?://[a-z0-9]{1,20}(\\.[a-z]{2,12}){1,3}(/[A-Za-z0-9._~-]{0,40}){0,6}(\\?[A-Za-z0-9=&_-]{1,40})?$";
+    Some(match format {
+        "date" => "^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$",
+        "date-time" => {
+            "^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-](0[0-9]|1[0-2]):[0-5][0-9])$"
+        }
+        "time" => {
+            "^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-](0[0-9]|1[0-2]):[0-5][0-9])$"
+        }
+        "email" | "idn-email" => {
+            "^[a-zA-Z0-9_]{1,24}([.+-][a-zA-Z0-9_]{1,16}){0,2}@[a-zA-Z0-9]{1,24}(-[a-zA-Z0-9]{1,16})?(\\.[a-zA-Z]{2,10}){1,2}$"
+        }
+        "hostname" | "idn-hostname" => {
+            "^[a-zA-Z][a-zA-Z0-9]{0,20}(-[a-zA-Z0-9]{1,16})?(\\.[a-zA-Z]{2,12}){0,3}$"
+        }
+        "uri" | "iri" | "uri-reference" | "iri-reference" | "uri-template" => URI,
+        "json-pointer" => "^(/[A-Za-z0-9_-]{0,40}){0,8}$",
+        "relative-json-pointer" => "^(0|[1-9][0-9]{0,3})(#|(/[A-Za-z0-9_-]{0,40}){0,8})$",
+        "regex" => "^[A-Za-z0-9 _-]{0,60}$",
+        _ => return None,
+    })
+}
+
+/// A pattern that can be kept, with what validators differ in made narrow.
+fn check_pattern(keyword: &str, pattern: &str, at: &str) -> Result<String, ConstraintError> {
+    let narrow = narrow_pattern(pattern);
+    let mut builder = RegexBuilder::new();
+    match builder.mk_regex_for_serach(&regex_to_lark(&narrow, "dw")) {
+        Ok(_) => Ok(narrow),
+        Err(e) => {
+            let why = e.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            Err(unsupported(keyword, at, &why))
+        }
+    }
+}
+
+/// `.` without the line ends of ECMAScript, `\s` without what only some take for white space.
+fn narrow_pattern(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut class = false;
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('s') if class => out.push_str(r"\t\n\f\r "),
+                Some('s') => out.push_str(r"[\t\n\f\r ]"),
+                // An escaped slash is a slash.
+                Some('/') => out.push('/'),
+                Some(next) => out.extend(['\\', next]),
+                None => out.push('\\'),
+            },
+            '.' if !class => out.push_str(r"[^\n\r\u{2028}\u{2029}]"),
+            '[' if class => out.push_str(r"\["),
+            _ => {
+                class = (class || c == '[') && c != ']';
+                out.push(c);
+            }
+        }
+    }
+    out
+}
+
+/// Whether a value has an integer that a float does not hold.
+fn has_inexact(value: &Value) -> bool {
+    match value {
+        Value::Number(n) => n
+            .as_i64()
+            .map_or_else(|| n.as_u64(), |n| Some(n.unsigned_abs()))
+            .is_some_and(|n| n > LARGEST_EXACT),
+        Value::Array(list) => list.iter().any(has_inexact),
+        Value::Object(map) => map.values().any(has_inexact),
+        _ => false,
+    }
+}
+
+/// A fragment's own characters: `%25` is a percent sign.
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = after
+            .get(..2)
+            .and_then(|h| std::str::from_utf8(h).ok())
+            .and_then(|h| u8::from_str_radix(h, 16).ok());
+        match (first, hex) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(schema: Value) -> String {
+        prepare(&schema).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_keyword_that_cannot_be_kept_is_named_with_its_place() {
+        assert_eq!(
+            refused(json!({ "properties": { "a/b": { "items": { "not": {} } } } })),
+            "unsupported keyword: not at /properties/a~1b/items/not"
+        );
+        assert_eq!(
+            refused(json!({ "$ref": "#/$defs/x", "$defs": { "x": { "uniqueItems": true } } })),
+            "unsupported keyword: uniqueItems at /$defs/x/uniqueItems"
+        );
+        assert!(
+            refused(json!({ "pattern": "(?=a)b" })).starts_with("unsupported keyword: pattern at /pattern (")
+        );
+        assert!(
+            refused(json!({ "$ref": "https://example.com/a" }))
+                .starts_with("unsupported keyword: $ref at /$ref (")
+        );
+    }
+
+    #[test]
+    fn names_of_properties_and_values_are_no_keywords() {
+        let schema = json!({ "properties": { "not": { "enum": [{ "not": 1, "title": 2 }] }, "title": { "title": "t" } } });
+        let expected =
+            json!({ "properties": { "not": { "enum": [{ "not": 1, "title": 2 }] }, "title": {} } });
+        assert_eq!(prepare(&schema).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_says_nothing_and_what_is_never_reached_is_no_obstacle() {
+        let schema = json!({
+            "$schema": "http://json-schema.org/schema#", "uniqueItems": false, "then": {}, "format": "int32",
+            "$defs": { "unused": { "not": {} } }, "$ref": "#/components/a", "components": { "a": { "description": "d" } },
+        });
+        let made = prepare(&schema).unwrap();
+        assert_eq!(made["components"]["a"], json!({}));
+        assert!(made.get("format").is_none() && made.get("$schema").is_none());
+    }
+
+    #[test]
+    fn a_dot_matches_no_line_end_and_a_class_keeps_its_dot() {
+        assert_eq!(
+            narrow_pattern(r"^a.[.\s]\.\s\/$"),
+            "^a[^\\n\\r\\u{2028}\\u{2029}][.\\t\\n\\f\\r ]\\.[\\t\\n\\f\\r ]/$"
+        );
+    }
+
+    #[test]
+    fn references_may_go_in_circles_and_be_escaped() {
+        let schema =
+            json!({ "properties": { "a%b": { "$ref": "#/properties/a%25b" }, "c": { "$ref": "#" } } });
+        assert!(prepare(&schema).is_ok());
+        assert!(refused(json!({ "$ref": "#/none" })).contains("there is nothing at #/none"));
+    }
+}
