@@ -4,8 +4,8 @@
 use crate::commands::push;
 use crate::{
     commands::{
-        audit, bench, bom, completions, corpus, dataset, eval, export, export_gguf, generate, inspect, loss,
-        man, merge, quantize, report, score, sign, surgery, tokenizer, trace, train,
+        audit, bench, bom, completions, corpus, dataset, eval, export, export_gguf, extract, generate,
+        inspect, loss, man, merge, quantize, report, score, serve, sign, surgery, tokenizer, trace, train,
     },
     failure::Failure,
 };
@@ -26,6 +26,8 @@ pub struct Cli {
 pub enum Command {
     Generate(generate::Args),
     Score(score::Args),
+    Extract(extract::Args),
+    Serve(serve::Args),
     Inspect(inspect::Args),
     Quantize(quantize::Args),
     Train(train::Args),
@@ -68,6 +70,8 @@ impl Command {
         match self {
             Self::Generate(args) => args.run(),
             Self::Score(args) => args.run(),
+            Self::Extract(args) => args.run(),
+            Self::Serve(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Quantize(args) => args.run(),
             Self::Train(args) => args.run(),

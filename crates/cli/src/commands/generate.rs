@@ -1,6 +1,7 @@
 //! `blackletter generate`
 
 use super::{
+    constraint::ConstraintArgs,
     model::ModelOptions,
     text::{Ids, read_text},
 };
@@ -10,7 +11,8 @@ use crate::{
     output::{self, Output},
 };
 use blackletter_engine::{
-    Generated, GenerationOptions, GenerationRequest, Pipeline, Prompt, generate, python_json,
+    FinishReason, Generated, GenerationOptions, GenerationRequest, Pipeline, Prompt, constraint::Grammar,
+    generate_constrained, python_json,
 };
 use blackletter_model::GenerationConfig;
 use blackletter_tokenizer::SpecialTokens;
@@ -25,6 +27,9 @@ use std::{
 /// Prints full texts, prompt included, as a JSON list on standard output. Settings that are not given come from the
 /// model's generation_config.json, and what it does not say from the defaults of transformers. The same seed and options
 /// give the same texts, whatever the number of threads. Ctrl-C ends early and prints what there is.
+///
+/// Under a constraint every continuation is whole, at any temperature: the tokens of the shortest way to an end are kept
+/// in reserve. Only a limit too small for any whole text ends before; a line with `incomplete` on standard error says so.
 #[derive(Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("input").required(true).multiple(false),
@@ -52,6 +57,8 @@ pub struct Args {
     model: ModelOptions,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    constraint: ConstraintArgs,
     #[command(flatten)]
     result: ResultArgs,
 }
@@ -113,6 +120,9 @@ struct ResultArgs {
     /// and their documents; DIR is an index that `blackletter index` wrote.
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
+    /// Leave the prompt out of the results.
+    #[arg(long)]
+    no_prompt: bool,
     /// Keep characters beyond ASCII in JSON as UTF-8 in place of \u escapes.
     #[arg(long)]
     no_ascii: bool,
@@ -147,6 +157,12 @@ impl Args {
                 "--stop '' would end every text before its first token: give the text to stop at",
             ));
         }
+        let constraint = self.constraint.spec()?;
+        if constraint.is_some() && !self.sampling.stop.is_empty() {
+            return Err(Failure::usage(
+                "--stop could end a text that a constraint keeps whole: leave one of the two out",
+            ));
+        }
         let text = match (self.prompt, &self.prompt_file) {
             (Some(text), _) => Some(text),
             (None, Some(path)) => {
@@ -158,7 +174,10 @@ impl Args {
             }
             (None, None) => None,
         };
-        let ids_only = text.is_none() && self.result.format == Format::Ids && self.sampling.stop.is_empty();
+        let ids_only = text.is_none()
+            && self.result.format == Format::Ids
+            && self.sampling.stop.is_empty()
+            && constraint.is_none();
         let pipeline = self.model.load(!ids_only)?;
         let special = if self.parse_special { SpecialTokens::Parse } else { SpecialTokens::AsText };
         let mut prompt = match text {
@@ -175,15 +194,31 @@ impl Args {
                 );
             }
         }
+        let grammar = match constraint {
+            Some(spec) => Some(pipeline.vocabulary(&options.eos_token_id)?.compile(&spec)?),
+            None => None,
+        };
         interrupt::catch()?;
         if self.result.stream {
-            return stream(&pipeline, &prompt, &options);
+            return stream(&pipeline, &prompt, &options, grammar.as_ref(), !self.result.no_prompt);
         }
-        let made =
-            generate(&pipeline.engine, pipeline.tokenizer(), &prompt.ids, &options, &mut |_, _| go_on())?;
+        let made = generate_constrained(
+            &pipeline.engine,
+            pipeline.tokenizer(),
+            &prompt.ids,
+            &options,
+            grammar.as_ref(),
+            &mut |_, _| go_on(),
+        )?;
+        if grammar.is_some() {
+            report_incomplete(&made);
+        }
         if let Some(folder) = &self.result.trace {
             output::print(traced(folder, &pipeline, &prompt, &made)?)?;
             return interrupt::outcome();
+        }
+        if self.result.no_prompt {
+            prompt = Prompt { text: String::new(), ids: Vec::new() };
         }
         output::print(self.result.render(&pipeline, &prompt, made.iter().map(|g| g.ids.as_slice())))?;
         interrupt::outcome()
@@ -265,14 +300,34 @@ fn traced(
     Ok(serde_json::to_string_pretty(&objects)? + "\n")
 }
 
-/// Prints the prompt, then each piece of the continuation as soon as it is certain.
-fn stream(pipeline: &Pipeline, prompt: &Prompt, options: &GenerationOptions) -> Result<(), Failure> {
+/// Says which texts under a constraint are not whole.
+fn report_incomplete(made: &[Generated]) {
+    for (number, text) in (1..).zip(made) {
+        if matches!(text.finish_reason, FinishReason::Length | FinishReason::Interrupted) {
+            let tokens = text.ids.len();
+            eprintln!(
+                "incomplete: text {number} ends after {tokens} tokens, before it is whole; raise --max-new-tokens"
+            );
+        }
+    }
+}
+
+/// Prints the prompt, if it is wanted, then each piece of the continuation as soon as it is certain.
+fn stream(
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    options: &GenerationOptions,
+    grammar: Option<&Grammar>,
+    with_prompt: bool,
+) -> Result<(), Failure> {
     let mut output = Output::stdout();
-    output.write(&prompt.text)?;
-    output.flush()?;
+    if with_prompt {
+        output.write(&prompt.text)?;
+        output.flush()?;
+    }
     let mut decoder = pipeline.tokenizer().map(|t| t.decode_stream(true));
     let mut closed = None;
-    generate(&pipeline.engine, pipeline.tokenizer(), &prompt.ids, options, &mut |_, id| {
+    let mut print = |_: usize, id: u32| {
         if let Some(piece) = decoder.as_mut().and_then(|d| d.push(id))
             && let Err(failure) = output.write(piece).and_then(|()| output.flush())
         {
@@ -280,13 +335,18 @@ fn stream(pipeline: &Pipeline, prompt: &Prompt, options: &GenerationOptions) -> 
             return ControlFlow::Break(());
         }
         go_on()
-    })?;
+    };
+    let tokenizer = pipeline.tokenizer();
+    let made = generate_constrained(&pipeline.engine, tokenizer, &prompt.ids, options, grammar, &mut print)?;
     if let Some(failure) = closed {
         return Err(failure);
     }
     output.write(decoder.map(|d| d.finish()).unwrap_or_default())?;
     output.write("\n")?;
     output.flush()?;
+    if grammar.is_some() {
+        report_incomplete(&made);
+    }
     interrupt::outcome()
 }
 

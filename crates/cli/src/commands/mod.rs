@@ -1,16 +1,18 @@
 //! One file per command: its arguments, and a `run` that calls into a crate and prints what comes back.
 //!
-//! [`model`] and [`text`] are what several of them take.
+//! [`constraint`], [`model`] and [`text`] are what several of them take.
 
 pub mod audit;
 pub mod bench;
 pub mod bom;
 pub mod completions;
+pub mod constraint;
 pub mod corpus;
 pub mod dataset;
 pub mod eval;
 pub mod export;
 pub mod export_gguf;
+pub mod extract;
 pub mod generate;
 pub mod inspect;
 pub mod loss;
@@ -22,6 +24,7 @@ pub mod push;
 pub mod quantize;
 pub mod report;
 pub mod score;
+pub mod serve;
 pub mod sign;
 pub mod surgery;
 pub mod text;

@@ -79,6 +79,13 @@ impl ModelOptions {
         LoadOptions { dtype: self.dtype.map(Into::into), threads: self.threads.map(usize::from) }
     }
 
+    /// What the model is called: the last part of its name.
+    pub fn served_name(&self) -> String {
+        let name = self.name().trim_end_matches('/');
+        let last = name.rsplit('/').next().unwrap_or(name);
+        if matches!(last, "" | "." | "..") { "blackletter".into() } else { last.into() }
+    }
+
     /// Finds the model's files.
     pub fn files(&self) -> Result<ModelFiles, Failure> {
         let model = match &self.model {

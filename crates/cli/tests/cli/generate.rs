@@ -292,3 +292,57 @@ fn scores_add_up_and_a_start_token_makes_the_first_token_count() {
     let ids: Value = serde_json::from_str(&succeed(&model, &["score", "--ids", "1,2,3"])).unwrap();
     assert!(ids["bits_per_byte"].is_null() && ids["perplexity"].as_f64().unwrap() > 1.0);
 }
+
+#[test]
+fn a_document_under_a_schema_parses_at_any_temperature_and_stands_alone() {
+    let model = model(512);
+    let schema = model.path().join("schema.json");
+    let text = r#"{"type":"object","properties":{"court":{"type":"string","maxLength":20},"year":{"type":"integer","minimum":1776,"maximum":2049}},"required":["court","year"],"additionalProperties":false}"#;
+    fs::write(&schema, text).unwrap();
+    let base = ["generate", "Cite: ", "--json-schema", schema.to_str().unwrap(), "--max-new-tokens", "60"];
+    let more = ["--num-return-sequences", "4", "--no-prompt", "--temperature", "9", "--top-k", "0"];
+    for text in texts(&succeed(&model, &[&base[..], &more].concat())) {
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert!(
+            value["court"].is_string() && (1776..=2049).contains(&value["year"].as_i64().unwrap()),
+            "{text}"
+        );
+        assert!(!text.contains(": ") && value.as_object().unwrap().len() == 2, "{text}");
+    }
+    let streamed = succeed(&model, &[&base[..], &["--format", "text", "--stream", "--no-prompt"]].concat());
+    assert!(serde_json::from_str::<Value>(&streamed).is_ok(), "{streamed}");
+}
+
+#[test]
+fn a_limit_too_small_for_any_document_is_told() {
+    let model = model(512);
+    let ended =
+        run(&model, &["generate", "a", "--regex", "[a-z]{9}", "--max-new-tokens", "8", "--format", "text"]);
+    assert_eq!(ended.code, 0);
+    assert!(ended.stderr.starts_with("incomplete: text 1 ends after 8 tokens"), "{}", ended.stderr);
+    succeed(&model, &["generate", "a", "--regex", "[a-z]{9}", "--max-new-tokens", "9", "--format", "text"]);
+}
+
+#[test]
+fn what_a_schema_cannot_ask_for_is_refused_with_its_place() {
+    let model = model(64);
+    let schema = model.path().join("schema.json");
+    fs::write(&schema, r#"{"properties":{"a":{"not":{}}}}"#).unwrap();
+    let ended = run(&model, &["generate", "a", "--json-schema", schema.to_str().unwrap()]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
+    assert_eq!(ended.stderr, "error: unsupported keyword: not at /properties/a/not\n");
+    let ended = run(&model, &["generate", "a", "--choice", "x", "--regex", "y"]);
+    assert_eq!(ended.code, 2);
+    let ended = run(&model, &["generate", "a", "--choice", "x", "--stop", "y"]);
+    assert_eq!(ended.code, 2);
+}
+
+#[test]
+fn one_of_several_choices_is_made() {
+    let model = model(64);
+    let base = ["generate", "Motion: ", "--choice", "granted", "--choice", "denied in part", "--no-prompt"];
+    for seed in ["1", "2", "3", "4"] {
+        let text = texts(&succeed(&model, &[&base[..], &["--seed", seed]].concat())).remove(0);
+        assert!(["granted", "denied in part"].contains(&text.as_str()), "{text}");
+    }
+}
