@@ -155,9 +155,13 @@ pub fn root<'d>(documents: impl IntoIterator<Item = &'d ConsumedDocument>) -> Op
     Some(root.finish())
 }
 
+/// Dataset, source, licence and basis.
+type Origin<'d> = (&'d str, Option<&'d str>, &'d str, Option<&'d str>);
+
 /// What documents come to by dataset, source, licence and basis.
 pub fn sources(documents: &[ConsumedDocument]) -> Vec<SourceUse> {
-    let mut sums: BTreeMap<(&str, Option<&str>, &str, Option<&str>), (u64, u64, u64)> = BTreeMap::new();
+    // Documents, bytes of text, tokens.
+    let mut sums: BTreeMap<Origin<'_>, (u64, u64, u64)> = BTreeMap::new();
     for d in documents {
         let key = (d.dataset.as_str(), d.source.as_deref(), d.license.as_str(), d.license_basis.as_deref());
         let sum = sums.entry(key).or_default();
