@@ -13,7 +13,11 @@ use blackletter_provenance::{
     CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, MODEL_RECORD_VERSION, ModelIdentity, ModelRecord,
     RecordKind, SupervisedUse, Training,
 };
-use std::{collections::HashMap, fs, path::Path};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Steps whose mean loss is the final loss.
 const LAST: usize = 50;
@@ -94,7 +98,7 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
         corpus: CorpusUse { root: state.corpus.clone(), record: Some(Box::new(record.clone())) },
         tokenizer: state.tokenizer.clone(),
         training: Training {
-            recipe: serde_json::to_value(config).unwrap_or_default(),
+            recipe: recipe(config),
             steps: state.step,
             tokens: list.iter().map(|d| d.tokens).sum(),
             seconds: Some(state.seconds),
@@ -110,6 +114,16 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
         seal: String::new(),
     };
     made.write(out).map_err(|e| failed(&e))
+}
+
+/// The configuration with names in place of where things lie on this machine.
+fn recipe(config: &RunConfig) -> serde_json::Value {
+    let name = |path: &Path| path.file_name().map_or_else(PathBuf::new, PathBuf::from);
+    let text = |path: &str| name(Path::new(path)).to_string_lossy().into_owned();
+    let mut config = config.clone();
+    (config.run, config.data.store) = (name(&config.run), name(&config.data.store));
+    (config.model.from, config.model.geometry) = (text(&config.model.from), text(&config.model.geometry));
+    serde_json::to_value(config).unwrap_or_default()
 }
 
 /// Supervised examples of the store, with the tokens that were seen of each kind.

@@ -317,6 +317,7 @@ fn the_record_of_an_exported_model_leads_to_its_documents_and_passes_its_audit()
     let last = metrics(&config.run).into_iter().rfind(|l| l["kind"] == "step").unwrap();
     assert_eq!(record.training.tokens + sft, last["tokens"].as_u64().unwrap());
     assert_eq!((record.training.steps, record.model.name.as_str()), (20, "model"));
+    assert_eq!(record.training.recipe["data"]["store"], "store", "no places of this machine");
     // Held-out documents are in the list, and nothing of them was learned from.
     let list = consumed::read(&out.join("documents.parquet")).unwrap();
     assert!(list.iter().filter(|d| d.part == "heldout").all(|d| d.tokens == 0));
