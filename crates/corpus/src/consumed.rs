@@ -310,7 +310,7 @@ mod tests {
             id: format!("usc:{n}"),
             dataset: "usc".into(),
             part: "train".into(),
-            title: (n % 2 == 0).then(|| format!("§ {n}")),
+            title: n.is_multiple_of(2).then(|| format!("§ {n}")),
             license: "CC0-1.0".into(),
             text_bytes: n,
             blake3: "b".repeat(64),
