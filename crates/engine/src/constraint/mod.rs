@@ -3,11 +3,11 @@
 //! In flow a [`ConstraintSpec`] (JSON schema, regular expression, Lark grammar, list of choices) and a tokenizer; out flow,
 //! token by token, the ids that may come next. `llguidance` knows which those are. Around it stand:
 //!
-//! - [`schema`]: refuses what a schema says and nobody can hold to, and narrows what validators read in different ways;
-//! - [`closing`]: follows the grammar beside `llguidance` and knows the shortest way to a whole document, whose tokens are kept
+//! - `schema`: refuses what a schema says and nobody can hold to, and narrows what validators read in different ways;
+//! - `closing`: follows the grammar beside `llguidance` and knows the shortest way to a whole document, whose tokens are kept
 //!   in reserve and forced when the limit nears;
-//! - [`json_guard`]: keeps numbers within what parsers hold exactly, and keys of an object apart;
-//! - [`vocabulary`]: what `llguidance` has to know of a tokenizer, once per model.
+//! - `json_guard`: keeps numbers within what parsers hold exactly, and keys of an object apart;
+//! - `vocabulary`: what `llguidance` has to know of a tokenizer, once per model.
 
 mod closing;
 mod json_guard;
