@@ -167,20 +167,30 @@ fn texts(
             return Ok(());
         }
     };
-    let mut there: BTreeMap<&str, &ConsumedDocument> = there.iter().map(|d| (d.id.as_str(), d)).collect();
-    let (mut changed, mut gone) = (Vec::new(), Vec::new());
+    // Several documents may have one id: what is the same goes first, the rest is paired by id.
+    let mut left: BTreeMap<&str, Vec<&ConsumedDocument>> = BTreeMap::new();
+    for document in &there {
+        left.entry(&document.id).or_default().push(document);
+    }
+    let mut unmatched = Vec::new();
     for document in documents {
-        match there.remove(document.id.as_str()) {
-            Some(found) => {
-                let same = ConsumedDocument { tokens: document.tokens, ..found.clone() } == *document;
-                if !same {
-                    changed.push(document.id.as_str());
-                }
-            }
-            None => gone.push(document.id.as_str()),
+        let same = |found: &&ConsumedDocument| {
+            ConsumedDocument { tokens: document.tokens, ..(*found).clone() } == *document
+        };
+        let found = left.get_mut(document.id.as_str());
+        match found.and_then(|found| found.iter().position(same).map(|at| found.swap_remove(at))) {
+            Some(_) => {}
+            None => unmatched.push(document.id.as_str()),
         }
     }
-    let new: Vec<&str> = there.into_keys().collect();
+    let (mut changed, mut gone) = (Vec::new(), Vec::new());
+    for id in unmatched {
+        match left.get_mut(id).and_then(Vec::pop) {
+            Some(_) => changed.push(id),
+            None => gone.push(id),
+        }
+    }
+    let new: Vec<&str> = left.into_values().flatten().map(|document| document.id.as_str()).collect();
     for (what, ids) in [
         ("is not the document that the model was trained on", changed),
         ("is in the model's list and not in the corpus", gone),

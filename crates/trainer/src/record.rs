@@ -6,7 +6,7 @@ use crate::{
     report::{self, Line},
     state::RunState,
 };
-use blackletter_corpus::{audit, consumed};
+use blackletter_corpus::{audit, consumed, steps::HELD_OUT};
 use blackletter_dataset::{Manifest, TokenStore};
 use blackletter_model::MixtralConfig;
 use blackletter_provenance::{
@@ -14,7 +14,7 @@ use blackletter_provenance::{
     RecordKind, SupervisedUse, Training,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fs,
     path::{Path, PathBuf},
 };
@@ -62,15 +62,16 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
         )));
     }
     let store = TokenStore::open(&config.data.store)?;
-    let tokens: HashMap<&str, u64> = store
-        .train()
-        .iter()
-        .zip(documents)
-        .filter(|(_, seen)| **seen > 0)
-        .map(|(entry, &seen)| (entry.id, u64::from(seen)))
-        .collect();
-    let list =
-        consumed::of_corpus(corpus, |_, id| tokens.get(id).copied().unwrap_or(0)).map_err(|e| failed(&e))?;
+    // Several documents may have one id; store and corpus have them in the same order.
+    let mut tokens: HashMap<&str, VecDeque<u64>> = HashMap::new();
+    for (entry, &seen) in store.train().iter().zip(documents) {
+        tokens.entry(entry.id).or_default().push_back(u64::from(seen));
+    }
+    let mut seen_of = |part: &str, id: &str| {
+        let learned = if part == HELD_OUT { None } else { tokens.get_mut(id).and_then(VecDeque::pop_front) };
+        learned.unwrap_or(0)
+    };
+    let list = consumed::of_corpus(corpus, &mut seen_of).map_err(|e| failed(&e))?;
     consumed::write(&out.join(DOCUMENTS_FILE), &list).map_err(|e| failed(&e))?;
     let losses: Vec<f64> = report::read(run)?
         .into_iter()

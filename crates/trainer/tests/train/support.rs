@@ -102,7 +102,11 @@ pub fn store(folder: &Path) {
             .flat_map(|n| [document("usc", n), document("forms", n + 1000)])
             .collect::<Vec<_>>()
     };
-    corpus(&folder.join("corpus"), &[("train", part(0, 30)), ("heldout", part(500, 3))]);
+    // Two more texts, one of them held out, under the id of a text before them, as happens in real collections.
+    let again = |n: usize| Document { id: document("usc", 0).id, ..document("usc", n) };
+    let learned = [part(0, 30), vec![again(70)]].concat();
+    let heldout = [part(500, 3), vec![again(71)]].concat();
+    corpus(&folder.join("corpus"), &[("train", learned), ("heldout", heldout)]);
     TRAINED.write(&folder.join("tokenizer")).unwrap();
     let examples: String = (0..20)
         .map(|n| {
