@@ -68,16 +68,18 @@ def check_openai(address, key):
     except openai.AuthenticationError as error:
         assert error.code == "invalid_api_key"
     print("openai", openai.__version__, "works")
+    return model
 
 
-def check_hub(address, key):
+def check_hub(address, key, model):
     client = huggingface_hub.InferenceClient(base_url=f"{address}/v1", api_key=key)
-    whole = client.chat_completion(MESSAGES, max_tokens=24, seed=3)
-    stream = client.chat_completion(MESSAGES, max_tokens=24, seed=3, stream=True)
+    # Where none is named, this client names a model "dummy".
+    whole = client.chat_completion(MESSAGES, model=model, max_tokens=24, seed=3)
+    stream = client.chat_completion(MESSAGES, model=model, max_tokens=24, seed=3, stream=True)
     text = "".join(c.delta.content or "" for chunk in stream for c in chunk.choices)
     assert text == whole.choices[0].message.content
     format = {"type": "json_schema", "json_schema": {"name": "fact", "schema": SCHEMA}}
-    answer = client.chat_completion(MESSAGES, max_tokens=60, temperature=2, response_format=format)
+    answer = client.chat_completion(MESSAGES, model=model, max_tokens=60, temperature=2, response_format=format)
     jsonschema.validate(json.loads(answer.choices[0].message.content), SCHEMA)
     print("huggingface_hub", huggingface_hub.__version__, "works")
 
@@ -87,8 +89,8 @@ def main():
         keys = pathlib.Path(folder) / "keys"
         keys.write_text("# one a line\nthe-key\n")
         with server("--api-key-file", str(keys)) as address:
-            check_openai(address, "the-key")
-            check_hub(address, "the-key")
+            model = check_openai(address, "the-key")
+            check_hub(address, "the-key", model)
 
 
 if __name__ == "__main__":

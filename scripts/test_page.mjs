@@ -14,8 +14,10 @@ const shots = process.argv[2];
 const program = process.env.BLACKLETTER ?? "target/release/blackletter";
 const server = spawn(program, ["serve", "--port", "0", ...(process.env.MODEL ? ["--model", process.env.MODEL] : [])], { stdio: ["ignore", "ignore", "pipe"] });
 const address = await new Promise((resolve, reject) => {
+  let said = "";
   server.stderr.on("data", (data) => {
-    const found = /serving on (http:\S+)/.exec(String(data));
+    said += data;
+    const found = /serving on (http:\S+)\n/.exec(said);
     if (found) resolve(found[1]);
   });
   server.on("exit", () => reject(new Error("the server did not start")));

@@ -3,6 +3,7 @@
 //! A section answers with its heading, its text, its citation; a definition says what a term means; an agreement gives its
 //! clauses by their headings and its parties, date and amounts as JSON. Every answer stands in its document, which is checked
 //! for each before it is written: facts in JSON one by one, everything else as a whole, spaces and Markdown's marks aside.
+//! Documents are asked as `corpus build` cleans them by default, whether the corpus holds them so or as they were printed.
 //! The same corpus gives the same lines.
 
 mod clause;
@@ -17,6 +18,7 @@ pub use questions::KINDS;
 use crate::{error::DatasetError, table::make_readable};
 use blackletter_corpus::{
     audit,
+    clean::LineFilters,
     document::{Document, Rows},
     shards::ShardReader,
 };
@@ -24,6 +26,7 @@ use questions::{Limits, Question, Source, questions, terms};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     fs,
     io::{BufWriter, Write},
@@ -199,11 +202,17 @@ impl Reading<'_> {
             for batch in ShardReader::open(&self.folder.join(&shard.path))? {
                 let batch = batch?;
                 let Ok(rows) = Rows::of(&batch) else { continue };
-                let documents: Vec<Document> = (0..rows.len()).map(|row| rows.document(row)).collect();
+                let mut documents: Vec<Document> = (0..rows.len()).map(|row| rows.document(row)).collect();
+                self.done += documents.iter().map(|document| document.text.len() as u64).sum::<u64>();
+                // Texts may stand in the corpus as they were printed; questions and answers are to be clean.
+                documents.par_iter_mut().for_each(|document| {
+                    if let Cow::Owned(text) = LineFilters::default().clean(&document.text).text {
+                        document.text = text;
+                    }
+                });
                 let said: Vec<T> = documents.par_iter().map(&of).collect();
                 for (document, said) in documents.iter().zip(said) {
                     then(document, said)?;
-                    self.done += document.text.len() as u64;
                 }
                 (self.progress)(self.done, self.all);
             }

@@ -2,7 +2,7 @@
 
 use super::{
     common::{
-        self, Checked, Events, Options, ResponseFormat, Stop, StreamOptions, Usage, check_amount,
+        self, Checked, Choice, Events, Options, ResponseFormat, Stop, StreamOptions, Usage, check_amount,
         check_model, refuse,
     },
     completions::tokenizer,
@@ -28,12 +28,26 @@ use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
 
+/// Who says something.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Whoever sets the rules.
+    System,
+    /// The same.
+    Developer,
+    /// Whoever asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
 /// Something said.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatMessage {
-    /// `system`, `developer` (the same), `user` or `assistant`.
-    pub role: String,
+    /// Who says it.
+    pub role: Role,
     /// The text.
     pub content: Content,
     /// Accepted; not used.
@@ -153,6 +167,7 @@ pub struct ChatRequest {
     pub guided_regex: Option<String>,
     /// Answers have to be one of these.
     #[serde(default)]
+    #[schema(value_type = Option<Vec<Choice>>, min_items = 1)]
     pub guided_choice: Option<Vec<String>>,
     /// Answers have to follow this grammar, in llguidance's variant of Lark.
     #[serde(default)]
@@ -348,8 +363,12 @@ pub async fn chat(
         .messages
         .into_iter()
         .map(|m| {
-            let role = if m.role == "developer" { "system".into() } else { m.role };
-            Message { role, content: m.content.text() }
+            let role = match m.role {
+                Role::System | Role::Developer => "system",
+                Role::User => "user",
+                Role::Assistant => "assistant",
+            };
+            Message { role: role.into(), content: m.content.text() }
         })
         .collect();
     let prompt = shared.template.prompt(tokenizer(&shared)?, &messages)?;

@@ -57,13 +57,24 @@ pub enum ResponseFormat {
     /// Any text.
     Text,
     /// A JSON object.
-    JsonObject,
+    JsonObject {
+        /// A schema that it has to fit besides, as some clients ask for it here (also under the name `value`).
+        #[serde(default, alias = "value")]
+        #[schema(value_type = Option<Object>)]
+        schema: Option<Value>,
+    },
     /// A JSON document that a schema accepts.
     JsonSchema {
         /// The schema.
         json_schema: NamedSchema,
     },
 }
+
+/// One of the answers that are allowed.
+#[derive(ToSchema)]
+#[schema(as = Choice, min_length = 1)]
+#[allow(dead_code, reason = "it stands for a text in the description alone")]
+pub struct Choice(String);
 
 /// A JSON schema with a name.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -238,7 +249,9 @@ impl Options {
         let mut specs = Vec::new();
         match &self.response_format {
             None | Some(ResponseFormat::Text) => {}
-            Some(ResponseFormat::JsonObject) => specs.push(object()),
+            Some(ResponseFormat::JsonObject { schema }) => {
+                specs.push(schema.clone().map_or_else(object, ConstraintSpec::JsonSchema));
+            }
             Some(ResponseFormat::JsonSchema { json_schema }) => {
                 specs.push(json_schema.schema.clone().map_or_else(object, ConstraintSpec::JsonSchema));
             }

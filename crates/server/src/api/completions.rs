@@ -2,7 +2,7 @@
 
 use super::{
     common::{
-        self, Checked, Events, Options, ResponseFormat, Stop, StreamOptions, Usage, check_amount,
+        self, Checked, Choice, Events, Options, ResponseFormat, Stop, StreamOptions, Usage, check_amount,
         check_model, refuse,
     },
     read,
@@ -121,6 +121,7 @@ pub struct CompletionRequest {
     pub guided_regex: Option<String>,
     /// Continuations have to be one of these.
     #[serde(default)]
+    #[schema(value_type = Option<Vec<Choice>>, min_items = 1)]
     pub guided_choice: Option<Vec<String>>,
     /// Continuations have to follow this grammar, in llguidance's variant of Lark.
     #[serde(default)]

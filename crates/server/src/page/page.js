@@ -370,7 +370,7 @@ function table(value) {
 }
 
 function format(value) {
-  if (typeof value === "number") return value.toLocaleString("en");
+  if (typeof value === "number") return value !== 0 && Math.abs(value) < 1e-3 ? String(value) : value.toLocaleString("en");
   if (value === null || value === undefined) return "";
   return typeof value === "object" ? (Object.keys(value).length ? JSON.stringify(value) : "none") : String(value);
 }
