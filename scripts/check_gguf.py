@@ -49,7 +49,7 @@ def main():
     for dtype in arguments.dtypes:
         with tempfile.TemporaryDirectory() as folder:
             gguf = f"{folder}/model.gguf"
-            subprocess.run([program, "export-gguf", arguments.model, "--dtype", dtype, "--out", gguf], check=True)
+            subprocess.run([program, "export", "gguf", arguments.model, "--dtype", dtype, "--out", gguf], check=True)
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]

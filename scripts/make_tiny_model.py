@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make models/tiny: the very small demonstration model that the program carries until a real one lands.
+"""Make models/tiny: a very small model that tests run.
 
     python scripts/make_tiny_model.py [OUT_DIR]
 

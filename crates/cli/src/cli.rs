@@ -4,8 +4,8 @@
 use crate::commands::push;
 use crate::{
     commands::{
-        audit, bench, bom, completions, corpus, dataset, eval, export, export_gguf, extract, generate,
-        inspect, loss, man, merge, quantize, report, score, serve, sign, surgery, tokenizer, trace, train,
+        audit, bench, bom, completions, corpus, dataset, eval, export, extract, generate, inspect, loss, man,
+        merge, quantize, report, score, serve, sign, surgery, tokenizer, trace, train,
     },
     failure::Failure,
 };
@@ -56,7 +56,6 @@ pub enum Command {
     Report(report::Args),
     Index(trace::IndexArgs),
     Trace(trace::TraceArgs),
-    ExportGguf(export_gguf::Args),
     #[cfg(feature = "hub")]
     Push(push::Args),
 }
@@ -94,7 +93,6 @@ impl Command {
             Self::Report(args) => args.run(),
             Self::Index(args) => args.run(),
             Self::Trace(args) => args.run(),
-            Self::ExportGguf(args) => args.run(),
             #[cfg(feature = "hub")]
             Self::Push(args) => args.run(),
         }

@@ -143,13 +143,13 @@ struct Sums {
 pub fn audit(folder: &Path) -> Result<Audited, AuditError> {
     let record = record(folder)?;
     let hashes = hashes(folder, &record)?;
-    let mut from = 0;
+    let mut from = 0usize;
     let starts: Vec<usize> = record
         .shards
         .iter()
         .map(|shard| {
             let start = from;
-            from += shard.documents as usize;
+            from = from.saturating_add(shard.documents as usize);
             start
         })
         .collect();
@@ -171,10 +171,13 @@ pub fn audit(folder: &Path) -> Result<Audited, AuditError> {
     };
     let all: Vec<Result<Sums, AuditError>> = record.shards.par_iter().zip(&starts).map(one).collect();
     let mut whole = Sums::default();
-    let mut parts: BTreeMap<&str, Root> = BTreeMap::new();
+    let mut parts: BTreeMap<&str, (u64, u64, Root)> = BTreeMap::new();
     for (shard, sums) in record.shards.iter().zip(all) {
         let sums = sums?;
-        parts.entry(&shard.part).or_default().merge(sums.root.clone());
+        let (documents, bytes, root) = parts.entry(&shard.part).or_default();
+        *documents += sums.documents;
+        *bytes += sums.text_bytes;
+        root.merge(sums.root.clone());
         whole.documents += sums.documents;
         whole.text_bytes += sums.text_bytes;
         whole.root.merge(sums.root);
@@ -192,8 +195,15 @@ pub fn audit(folder: &Path) -> Result<Audited, AuditError> {
     let root = std::mem::take(&mut whole.root).finish();
     same("the root over documents", root.clone(), record.root.clone())?;
     for (part, recorded) in &record.parts {
-        let found = parts.remove(part.as_str()).unwrap_or_default().finish();
-        same(&format!("the root over documents of the part `{part}`"), found, recorded.root.clone())?;
+        let (documents, bytes, root) = parts.remove(part.as_str()).unwrap_or_default();
+        let of = |what: &str| format!("the {what} of the part `{part}`");
+        same(&of("root over documents"), root.finish(), recorded.root.clone())?;
+        same(&of("number of documents"), documents.to_string(), recorded.documents.to_string())?;
+        same(&of("number of bytes of text"), bytes.to_string(), recorded.text_bytes.to_string())?;
+    }
+    if let Some((part, (documents, ..))) = parts.pop_first() {
+        let what = format!("the number of documents of the part `{part}`");
+        return Err(AuditError::Sum { what, found: documents.to_string(), recorded: "no such part".into() });
     }
     check_sources(&whole, &record)?;
     check_files(folder, &record)?;
@@ -307,7 +317,8 @@ fn check_sources(whole: &Sums, record: &Provenance) -> Result<(), AuditError> {
                     (&s.dataset, &s.source, &s.license, &s.license_basis)
                         == (&source.dataset, &source.source, &source.license, &source.license_basis)
                 };
-                sources.iter().find(same).map_or(0, |s| s.documents).to_string()
+                let found = sources.iter().find(same).map_or((0, 0), |s| (s.documents, s.text_bytes));
+                format!("{} ({} bytes of text)", found.0, found.1)
             };
             let what = format!("the number of documents of {} under {}", source.dataset, source.license);
             Err(AuditError::Sum { what, found: of(&found), recorded: of(&recorded) })

@@ -90,7 +90,7 @@ pub enum BuildError {
 impl BuildError {
     /// Whether the run was asked to stop.
     pub fn is_stop(&self) -> bool {
-        matches!(self, Self::Step(StepError::Stopped) | Self::Source(SourceError::Stopped))
+        matches!(self, Self::Step(StepError::Stopped))
     }
 }
 
@@ -196,8 +196,8 @@ fn decontaminate(spec: &SourceSpec, base: &Path, thresholds: Thresholds) -> Resu
         for text in Texts::open(&[&file.path])? {
             evaluations.add(&text?.text);
         }
-        let bytes = fs::read(&file.path).map_err(ShardError::file("read", &file.path))?;
-        let blake3 = hash::hex(&bytes);
+        let hashed = fs::File::open(&file.path).and_then(hash::FileHash::of);
+        let blake3 = hashed.map_err(ShardError::file("read", &file.path))?.blake3;
         hashes.push(blake3.clone());
         recorded.push(Evaluation { name: file.name.clone(), blake3 });
     }
@@ -273,7 +273,9 @@ fn block_step(run: Run<'_>, block: &dyn steps::Block, parts: &[Part]) -> Result<
 /// Refuses to write where something else is, or where the sources are.
 fn check_out(plan: &Plan, out: &Path) -> Result<(), BuildError> {
     let occupied = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied && !out.join(".steps").is_dir() || out.is_file() {
+    // A finished corpus stays one when its `.steps` are deleted.
+    let own = || out.join(".steps").is_dir() || crate::audit::record(out).is_ok();
+    if occupied && !own() || out.is_file() {
         return Err(BuildError::Occupied(out.into()));
     }
     let Ok(whole) = out.canonicalize() else { return Ok(()) };

@@ -68,7 +68,6 @@ impl Scrub {
 
     fn number(&self, text: &str, at: usize) -> Option<(usize, usize, &'static str, &'static str)> {
         let rest = &text.as_bytes()[at..];
-        let none = || None;
         let ssn = || if self.ssn { ssn(rest).map(|n| (at, at + n, "ssn", "[SSN]")) } else { None };
         let phone = || if self.phone { phone(rest).map(|n| (at, at + n, "phone", "[PHONE]")) } else { None };
         let account = || {
@@ -78,7 +77,7 @@ impl Scrub {
             let length = account(&text[..at], rest).or_else(|| card(rest))?;
             Some((at, at + length, "account", "[ACCOUNT]"))
         };
-        ssn().or_else(phone).or_else(account).or_else(none)
+        ssn().or_else(phone).or_else(account)
     }
 }
 

@@ -335,7 +335,7 @@ impl ShardReader {
 }
 
 /// Damaged files make the reader panic in places; to the caller that is a damaged file too.
-fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+pub(crate) fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     let contradiction = || ParquetError::General("its parts contradict each other".into());
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(contradiction()))
 }

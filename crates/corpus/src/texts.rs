@@ -4,8 +4,9 @@
 //! Parquet (`.parquet`), each with a string column `text` and, if there, `dataset`. Memory is bounded by one line, or by
 //! one batch of rows.
 
+use crate::shards::guarded;
 use arrow_array::{Array, LargeStringArray, RecordBatch, StringArray, StringViewArray, cast::AsArray};
-use arrow_schema::{ArrowError, DataType};
+use arrow_schema::DataType;
 use parquet::{
     arrow::{
         ProjectionMask,
@@ -199,14 +200,15 @@ impl Reader {
 
     fn parquet(path: &Path, file: File) -> Result<Self, TextsError> {
         let damaged = |e: ParquetError| TextsError::Parquet { path: path.into(), reason: e.to_string() };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(damaged)?;
+        let builder = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(damaged)?;
         if builder.schema().field_with_name("text").is_err() {
             let names: Vec<_> = builder.schema().fields().iter().map(|f| f.name().as_str()).collect();
             let reason = format!("there is no column `text` among {}", names.join(", "));
             return Err(TextsError::Parquet { path: path.into(), reason });
         }
         let mask = ProjectionMask::columns(builder.parquet_schema(), ["text", "dataset"]);
-        let batches = builder.with_projection(mask).with_batch_size(ROWS).build().map_err(damaged)?;
+        let batches = guarded(|| builder.with_projection(mask).with_batch_size(ROWS).build());
+        let batches = batches.map_err(damaged)?;
         Ok(Self::Rows { batches: Box::new(batches), batch: None })
     }
 
@@ -266,7 +268,8 @@ fn next_row(
             *row += 1;
             return Ok(Some(Text { dataset, text }));
         }
-        match batches.next().transpose().map_err(|e: ArrowError| damaged(e.to_string()))? {
+        let next = guarded(|| batches.next().transpose().map_err(Into::into));
+        match next.map_err(|e| damaged(e.to_string()))? {
             Some(batch) => *current = Some((batch, 0)),
             None => return Ok(None),
         }

@@ -16,7 +16,7 @@ use blackletter_corpus::{
     document::Rows,
     shards::{ShardReader, write_whole},
 };
-use blackletter_provenance::Provenance;
+use blackletter_provenance::{Provenance, Shard, hash::Root};
 use blackletter_tokenizer::{
     SpecialTokens, Tokenizer,
     template::{self, Encoded, Special},
@@ -43,8 +43,8 @@ const FOLDERS: [&str; 3] = ["train", "heldout", "sft"];
 /// What to make a store from.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    /// A corpus.
-    pub corpus: PathBuf,
+    /// A corpus; none where there are examples alone.
+    pub corpus: Option<PathBuf>,
     /// A directory with `tokenizer.json`.
     pub tokenizer: PathBuf,
     /// Files of examples in JSON lines.
@@ -86,6 +86,35 @@ impl Origins {
     }
 }
 
+/// The documents to make a store from.
+struct Corpus {
+    folder: PathBuf,
+    reference: CorpusRef,
+    text_bytes: u64,
+    shards: Vec<Shard>,
+}
+
+impl Corpus {
+    /// The corpus in `folder`, or one without documents.
+    fn open(folder: Option<&Path>) -> Result<Self, DatasetError> {
+        let Some(folder) = folder else {
+            let reference = CorpusRef { name: String::new(), root: Root::default().finish(), documents: 0 };
+            return Ok(Self { folder: PathBuf::new(), reference, text_bytes: 0, shards: Vec::new() });
+        };
+        let Provenance { dataset, root, documents, text_bytes, shards, .. } = audit::record(folder)?;
+        let reference = CorpusRef { name: dataset.name, root, documents };
+        Ok(Self { folder: folder.into(), reference, text_bytes, shards })
+    }
+
+    fn heldout_ids(&self) -> Result<HashSet<String>, DatasetError> {
+        let mut held = HashSet::new();
+        for shard in self.shards.iter().filter(|shard| is_heldout(&shard.part)) {
+            held.extend(ShardReader::ids(&self.folder.join(&shard.path))?);
+        }
+        Ok(held)
+    }
+}
+
 /// Makes a store in `out`: new, empty, or an earlier store, which is replaced. The manifest is written last, so that a store
 /// that was not finished is none.
 ///
@@ -96,7 +125,7 @@ pub fn build(
     out: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Manifest, DatasetError> {
-    let record = audit::record(&inputs.corpus)?;
+    let corpus = Corpus::open(inputs.corpus.as_deref())?;
     let path = inputs.tokenizer.join(TOKENIZER);
     let json = fs::read(&path).map_err(DatasetError::file("read", &path))?;
     let tokenizer = Tokenizer::from_bytes(&json)?;
@@ -112,9 +141,9 @@ pub fn build(
     prepare(out)?;
     let width = if vocabulary <= 1 << 16 { Width::U16 } else { Width::U32 };
     write_whole(&out.join(TOKENIZER), &json)?;
-    let [train, heldout] = documents(inputs, out, &record, &tokenizer, width, progress)?;
+    let [train, heldout] = documents(&corpus, out, &tokenizer, width, progress)?;
     // Only names of documents that must not be trained on are needed, to refuse examples from them.
-    let held = heldout_ids(inputs, &record)?;
+    let held = if inputs.sft.is_empty() { HashSet::new() } else { corpus.heldout_ids()? };
     let sft = examples(inputs, out, &held, &tokenizer, special, width, progress)?;
     let mut names: [BTreeSet<String>; 2] = Default::default();
     let origins = train.origins.iter().chain(&heldout.origins).map(|o| (&o.dataset, &o.license));
@@ -129,12 +158,11 @@ pub fn build(
             return Err(DatasetError::TooMany { what, found: names.len() as u64, limit });
         }
     }
-    let corpus = CorpusRef { name: record.dataset.name, root: record.root, documents: record.documents };
     let blake3 = blake3::hash(&json).to_hex().to_string();
     let manifest = Manifest {
         version: manifest::VERSION,
         generator: env!("CARGO_PKG_VERSION").into(),
-        corpus,
+        corpus: corpus.reference,
         tokenizer: TokenizerRef { blake3, vocabulary, special },
         width,
         datasets,
@@ -166,6 +194,18 @@ fn prepare(out: &Path) -> Result<(), DatasetError> {
     if has(TOKENIZER) && !has(manifest::FILE_NAME) && !FOLDERS.iter().any(|name| has(name)) {
         return Err(DatasetError::Occupied { folder: out.into() });
     }
+    // Folders of these names can hold something else: only files of a store are swept away.
+    for folder in FOLDERS.map(|name| out.join(name)) {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let name = entry.map_err(DatasetError::file("read", &folder))?.file_name();
+            let name = name.to_string_lossy();
+            let number = name.strip_suffix(".arrow").unwrap_or_default();
+            let shard = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            if !shard && !name.starts_with(".writing-") {
+                return Err(DatasetError::Occupied { folder: out.into() });
+            }
+        }
+    }
     let gone = |result: std::io::Result<()>| match result {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
@@ -181,9 +221,8 @@ fn prepare(out: &Path) -> Result<(), DatasetError> {
 
 /// Documents are read on a thread of their own, encoded on all, and written in the corpus' order.
 fn documents(
-    inputs: &Inputs,
+    corpus: &Corpus,
     out: &Path,
-    record: &Provenance,
     tokenizer: &Tokenizer,
     width: Width,
     progress: &mut dyn FnMut(Progress),
@@ -191,13 +230,17 @@ fn documents(
     let mut writers = [TableWriter::new(out, "train", width), TableWriter::new(out, "heldout", width)];
     let mut origins: [Origins; 2] = Default::default();
     let mut done = 0;
-    progress(Progress::Documents(0, record.text_bytes));
+    progress(Progress::Documents(0, corpus.text_bytes));
     thread::scope(|scope| -> Result<(), DatasetError> {
         let (sender, receiver) = sync_channel::<Result<(usize, Vec<RecordBatch>), DatasetError>>(AHEAD);
         scope.spawn(move || {
-            for shard in &record.shards {
+            for shard in &corpus.shards {
                 let part = usize::from(is_heldout(&shard.part));
-                let path = inputs.corpus.join(&shard.path);
+                // The store goes by the root in the record, so that the documents have to be those of the record.
+                if let Err(e) = audit::check_shard(&corpus.folder, shard) {
+                    return drop(sender.send(Err(e.into())));
+                }
+                let path = corpus.folder.join(&shard.path);
                 let (mut work, mut size) = (Vec::new(), 0);
                 let reader = match ShardReader::open(&path) {
                     Ok(reader) => reader,
@@ -247,7 +290,7 @@ fn documents(
                     origins[part].add(dataset, license, bytes, tokens.len() as u64);
                     done += bytes;
                 }
-                progress(Progress::Documents(done, record.text_bytes));
+                progress(Progress::Documents(done, corpus.text_bytes));
             }
         }
         Ok(())
@@ -259,16 +302,6 @@ fn documents(
 
 fn is_heldout(part: &str) -> bool {
     part == "heldout"
-}
-
-fn heldout_ids(inputs: &Inputs, record: &Provenance) -> Result<HashSet<String>, DatasetError> {
-    let mut held = HashSet::new();
-    if !inputs.sft.is_empty() {
-        for shard in record.shards.iter().filter(|shard| is_heldout(&shard.part)) {
-            held.extend(ShardReader::ids(&inputs.corpus.join(&shard.path))?);
-        }
-    }
-    Ok(held)
 }
 
 /// Examples of all files, in their order.
@@ -366,9 +399,10 @@ struct Lines {
 }
 
 impl Lines {
+    /// The next `most` lines, or fewer where they are long; none at the end.
     fn take(&mut self, most: usize) -> std::io::Result<Vec<Vec<u8>>> {
-        let mut lines = Vec::new();
-        while lines.len() < most {
+        let (mut lines, mut size) = (Vec::new(), 0);
+        while lines.len() < most && size < WORK {
             let mut line = Vec::new();
             if self.file.by_ref().take(LONGEST_LINE as u64 + 1).read_until(b'\n', &mut line)? == 0 {
                 break;
@@ -386,6 +420,7 @@ impl Lines {
             if line.ends_with(b"\n") {
                 line.pop();
             }
+            size += line.len();
             lines.push(line);
         }
         Ok(lines)

@@ -169,7 +169,8 @@ impl RowStream {
                 "no document is left to train on: give a dataset that has documents a weight above 0";
             return Err(DatasetError::config("weights", format!("{:?}", self.config.weights), allowed));
         }
-        let rows = most / (1.0 - self.config.sft_weight).max(1e-3);
+        // At weight 1 no document is cut, and the rows are those of the examples.
+        let rows = if self.config.sft_weight < 1.0 { most / (1.0 - self.config.sft_weight) } else { 0.0 };
         if rows >= f64::from(EXAMPLES) {
             let limit = u64::from(EXAMPLES);
             return Err(DatasetError::TooMany { what: "segments of an epoch", found: rows as u64, limit });

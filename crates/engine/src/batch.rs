@@ -13,6 +13,9 @@ use crate::{
 };
 use std::{collections::VecDeque, ops::ControlFlow, sync::Arc};
 
+/// Prompt tokens read in one step when nothing else runs: whoever leaves, and whoever ends everything, is heard between.
+const ALONE: usize = 512;
+
 /// How much a batch takes on.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
@@ -284,7 +287,7 @@ impl<'e, L: Listener> Batch<'e, L> {
             },
         };
         let from = sequence.len();
-        let room = if busy { self.limits.chunk.max(1) } else { prompt.len() };
+        let room = self.limits.chunk.max(if busy { 1 } else { ALONE });
         // Parts end where beginnings are kept.
         let mut to = prompt.len().min(from + room);
         if to < prompt.len() && to / STEP * STEP > from {

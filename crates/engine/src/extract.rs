@@ -93,8 +93,7 @@ impl<'p> Extractor<'p> {
     /// # Errors
     /// When it asks for what cannot be kept, or the model has no tokenizer.
     pub fn new(pipeline: &'p Pipeline, options: ExtractOptions) -> Result<Self, ExtractError> {
-        let eos = pipeline.generation_config.eos_token_id.clone();
-        let eos = eos.unwrap_or_else(|| pipeline.engine.config().eos_token_id.clone());
+        let eos = pipeline.eos_token_id();
         let spec = ConstraintSpec::JsonSchema(options.schema.clone());
         let grammar = pipeline.vocabulary(&eos)?.compile(&spec).map_err(PipelineError::from)?;
         let special = pipeline.tokenizer().and_then(|t| Special::of(t).ok());

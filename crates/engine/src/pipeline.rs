@@ -91,6 +91,12 @@ impl Pipeline {
         self.tokenizer.as_ref()
     }
 
+    /// Tokens that end a text: those of `generation_config.json`, else of `config.json`.
+    pub fn eos_token_id(&self) -> Vec<u32> {
+        let file = self.generation_config.eos_token_id.clone();
+        file.unwrap_or_else(|| self.engine.config().eos_token_id.clone())
+    }
+
     /// A prompt from text; from empty text, the start token alone, as transformers does.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use crate::{
     markdown::{table, whole},
     report::Results,
 };
-use blackletter_provenance::{Accepted, ModelRecord, SourceUse};
+use blackletter_provenance::{Accepted, ModelRecord, SampleText, SourceUse};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -154,37 +154,22 @@ fn body(
 
 fn data(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
     writeln!(out, "\n## Training data\n")?;
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    let mut sum = (0, 0, 0);
-    for SourceUse { dataset, source, license, license_basis, documents, text_bytes, tokens } in
-        &record.sources
-    {
-        sum = (sum.0 + documents, sum.1 + text_bytes, sum.2 + tokens);
-        rows.push(vec![
-            dataset.clone(),
-            source.clone().unwrap_or_default(),
-            license.clone(),
-            license_basis.clone().unwrap_or_default(),
-            whole(*documents),
-            whole(*text_bytes),
-            whole(*tokens),
-        ]);
-    }
-    rows.push(vec![
-        "all".into(),
-        String::new(),
-        String::new(),
-        String::new(),
-        whole(sum.0),
-        whole(sum.1),
-        whole(sum.2),
-    ]);
-    let head = ["dataset", "source", "licence", "basis", "documents", "bytes of text", "tokens trained on"];
-    writeln!(out, "{}", table(&head, &rows))?;
+    let accepted = |source: &&SourceUse| record.accepted.iter().any(|a| a.license == source.license);
+    let (apart, open): (Vec<_>, Vec<_>) = record.sources.iter().partition(accepted);
+    writeln!(out, "{}", sources(&open))?;
     writeln!(
         out,
         "Documents count all parts of the corpus; held-out ones were not trained on. Tokens count each as often as it was seen."
     )?;
+    for Accepted { license, reason, documents } in &record.accepted {
+        let of: Vec<_> = apart.iter().copied().filter(|source| source.license == *license).collect();
+        writeln!(
+            out,
+            "\n`{license}` is no open licence. {} documents under it were accepted by name because: {reason}\n\n{}",
+            whole(*documents),
+            sources(&of)
+        )?;
+    }
     if !record.supervised.is_empty() {
         let rows: Vec<Vec<String>> = record
             .supervised
@@ -199,14 +184,29 @@ fn data(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
             table(&["kind", "dataset", "licence", "examples", "tokens"], &rows)
         )?;
     }
-    for Accepted { license, reason, documents } in &record.accepted {
-        let documents = whole(*documents);
-        writeln!(
-            out,
-            "\n`{license}` is no open licence. {documents} documents under it were accepted by name because: {reason}"
-        )?;
-    }
     Ok(())
+}
+
+/// A table of sources, with their sum.
+fn sources(of: &[&SourceUse]) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut sum = (0, 0, 0);
+    for SourceUse { dataset, source, license, license_basis, documents, text_bytes, tokens } in of {
+        sum = (sum.0 + documents, sum.1 + text_bytes, sum.2 + tokens);
+        rows.push(vec![
+            dataset.clone(),
+            source.clone().unwrap_or_default(),
+            license.clone(),
+            license_basis.clone().unwrap_or_default(),
+            whole(*documents),
+            whole(*text_bytes),
+            whole(*tokens),
+        ]);
+    }
+    let all = ["all", "", "", ""].map(String::from).into_iter();
+    rows.push(all.chain([sum.0, sum.1, sum.2].map(whole)).collect());
+    let head = ["dataset", "source", "licence", "basis", "documents", "bytes of text", "tokens trained on"];
+    table(&head, &rows)
 }
 
 fn training(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
@@ -229,6 +229,34 @@ fn training(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
         rows.push(vec!["commit of the program".into(), commit.clone()]);
     }
     writeln!(out, "{}", table(&["", ""], &rows))?;
+    let file = |name: &str| record.files.iter().any(|file| file.path == name);
+    if file("curves.svg") {
+        writeln!(
+            out,
+            "![Loss, held-out bits per byte, learning rate and gradient norm over the steps](curves.svg)\n"
+        )?;
+    }
+    if !training.heldout.is_empty() {
+        let rows: Vec<Vec<String>> = training
+            .heldout
+            .iter()
+            .map(|h| {
+                vec![
+                    h.dataset.clone(),
+                    format!("{:.3}", h.loss),
+                    format!("{:.3}", h.bits_per_byte),
+                    whole(h.tokens),
+                ]
+            })
+            .collect();
+        writeln!(
+            out,
+            "Held-out documents of the corpus at the end, in windows of the context that do not overlap:\n\n{}",
+            table(&["dataset", "loss (nats per token)", "bits per byte", "tokens scored"], &rows)
+        )?;
+    }
+    writeln!(out, "The energy that training took was not metered.\n")?;
+    samples(out, record)?;
     let recipe = serde_json::to_string_pretty(&training.recipe).unwrap_or_default();
     writeln!(
         out,
@@ -236,11 +264,33 @@ fn training(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
     )
 }
 
+/// All samples of the last step, good or bad.
+fn samples(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
+    let samples = &record.training.samples;
+    if samples.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "What the model wrote at the end of its training from each of the run's prompts, not picked:\n"
+    )?;
+    for SampleText { prompt, text } in samples {
+        // As a block, whatever stands in it.
+        let whole = format!("{prompt}{text}");
+        for line in whole.lines() {
+            writeln!(out, "    {line}")?;
+        }
+        writeln!(out, "\n<!-- -->\n")?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use blackletter_provenance::{
-        CorpusUse, DocumentList, Generator, MODEL_RECORD_VERSION, ModelIdentity, RecordKind, Training,
+        CorpusUse, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION, ModelIdentity, RecordKind,
+        Training,
     };
 
     pub(crate) fn record() -> ModelRecord {
@@ -292,6 +342,29 @@ mod tests {
         ] {
             assert!(body.contains(fact), "{fact}\n{body}");
         }
+    }
+
+    #[test]
+    fn accepted_licences_stand_apart_and_samples_stand_whole() {
+        let mut record = record();
+        record.sources.push(SourceUse {
+            dataset: "edgar".into(),
+            license: "LicenseRef-SEC-EDGAR".into(),
+            documents: 9,
+            ..SourceUse::default()
+        });
+        record.accepted =
+            vec![Accepted { license: "LicenseRef-SEC-EDGAR".into(), reason: "filed".into(), documents: 9 }];
+        record.training.heldout =
+            vec![HeldOut { dataset: "usc".into(), loss: 1.5, bits_per_byte: 0.9, tokens: 1234 }];
+        record.training.samples =
+            vec![SampleText { prompt: "Under".into(), text: " this\n\n# title".into() }];
+        let text = card(&record, &[], &CardOptions::default());
+        let (open, apart) = text.split_once("is no open licence").unwrap();
+        assert!(open.contains("| usc |") && !open.contains("| edgar |"), "{text}");
+        assert!(apart.contains("because: filed") && apart.contains("| edgar |"), "{text}");
+        assert!(text.contains("| usc | 1.500 | 0.900 | 1,234 |"), "{text}");
+        assert!(text.contains("    Under this\n    \n    # title\n"), "{text}");
     }
 
     #[test]

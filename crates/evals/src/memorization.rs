@@ -14,6 +14,7 @@ use crate::{
     subject::Subject,
 };
 use blackletter_engine::{GenerationOptions, Pipeline, generate, sampling::SamplingOptions};
+use blackletter_tokenizer::Tokenizer;
 use blackletter_trace::{DocumentRecord, Found, Index, SpanOptions};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -165,7 +166,10 @@ pub fn measure(
     let Some(tokenizer) = pipeline.tokenizer() else {
         return Err(EvalError::Nothing("texts need a tokenizer, and the model has none".into()));
     };
-    if tokenizer.ids() != index.tokenizer().ids() {
+    let tokens = |tokenizer: &Tokenizer| -> Vec<(u32, Option<String>)> {
+        tokenizer.ids().into_iter().map(|id| (id, tokenizer.token(id))).collect()
+    };
+    if tokens(tokenizer) != tokens(index.tokenizer()) {
         let what = "the model's tokenizer is not the one that the index was made with";
         return Err(EvalError::Nothing(what.into()));
     }
@@ -297,7 +301,7 @@ fn free_texts(
             },
             seed: settings.seed.wrapping_add(done as u64),
             stop: Vec::new(),
-            eos_token_id: pipeline.engine.config().eos_token_id.clone(),
+            eos_token_id: pipeline.eos_token_id(),
         };
         let stop = watch.stop;
         let made = generate(&pipeline.engine, None, &start.ids, &options, &mut |_, _| {

@@ -4,7 +4,8 @@
 //! relative to the YAML), `test_split`, `fewshot_split`, `num_fewshot`, `output_type` (`multiple_choice`, `loglikelihood` or
 //! `generate_until`), `doc_to_text`, `doc_to_target`, `doc_to_choice` (each the name of a field, a Jinja template, or for choices
 //! a list), `target_delimiter`, `fewshot_delimiter`, `description`, `generation_kwargs: {until, max_gen_toks}`. Keys that are not known
-//! are passed over, and named. Examples of few shots are the first of their split (`sampler: first_n` there).
+//! are passed over, and named. Examples of few shots are the first of their split (`sampler: first_n` there); of the split of the
+//! questions, the first but for the question itself.
 //!
 //! A JSON lines file is a task by itself: lines with `query`, `choices` and `gold` (a number) are multiple choice, lines with `query`
 //! and `target` are answered freely.
@@ -18,6 +19,7 @@ use crate::{
     EvalError, Watch,
     bootstrap::{Bootstrap, Estimate},
     data::DataFile,
+    greedy::{GreedyOptions, greedy},
     markdown::{self, table, whole},
     subject::Subject,
 };
@@ -246,7 +248,7 @@ fn of_yaml(path: &Path, limit: Option<usize>, files: &mut Vec<DataFile>) -> Resu
         Ok(base.join(name))
     };
     let templates = Templates { environment: Environment::new(), path };
-    let mut shots = yaml.description.clone();
+    let mut shots: Vec<String> = Vec::new();
     let choices_of = |document: &Map<String, Value>| match &yaml.doc_to_choice {
         Some(how) => templates.choices(how, document),
         None => Ok(Vec::new()),
@@ -257,23 +259,28 @@ fn of_yaml(path: &Path, limit: Option<usize>, files: &mut Vec<DataFile>) -> Resu
         let found = choices.iter().position(|choice| choice == target).or(number);
         found.ok_or_else(|| wrong(format!("the target {target:?} is none of the choices {choices:?}")))
     };
+    let shots_split = yaml.fewshot_split.as_deref().unwrap_or(&yaml.test_split);
+    // No question is shown its own answer: of the questions' own split, one more example is read.
+    let own = shots_split == yaml.test_split;
     if yaml.num_fewshot > 0 {
-        let split = yaml.fewshot_split.as_deref().unwrap_or(&yaml.test_split);
-        for document in documents(&of_split(split)?, files)?.iter().take(yaml.num_fewshot) {
+        let most = yaml.num_fewshot + usize::from(own);
+        for document in documents(&of_split(shots_split)?, files)?.iter().take(most) {
             let mut target = templates.target(&yaml.doc_to_target, document)?;
             let choices = choices_of(document)?;
             if !choices.is_empty() {
                 target = choices.get(gold_of(&target, &choices)?).cloned().unwrap_or_default();
             }
-            shots.push_str(&templates.text(&yaml.doc_to_text, document)?);
-            shots.push_str(&yaml.target_delimiter);
-            shots.push_str(&target);
-            shots.push_str(&yaml.fewshot_delimiter);
+            let text = templates.text(&yaml.doc_to_text, document)?;
+            shots.push(format!("{text}{}{target}{}", yaml.target_delimiter, yaml.fewshot_delimiter));
         }
     }
     let mut questions = Vec::new();
-    for document in documents(&of_split(&yaml.test_split)?, files)?.iter().take(limit.unwrap_or(usize::MAX)) {
-        let context = format!("{shots}{}", templates.text(&yaml.doc_to_text, document)?);
+    let limit = limit.unwrap_or(usize::MAX);
+    for (number, document) in documents(&of_split(&yaml.test_split)?, files)?.iter().take(limit).enumerate() {
+        let shown = shots.iter().enumerate().filter(|(at, _)| !own || *at != number).take(yaml.num_fewshot);
+        let mut context = yaml.description.clone();
+        context.extend(shown.map(|(_, shot)| shot.as_str()));
+        context.push_str(&templates.text(&yaml.doc_to_text, document)?);
         let target = templates.target(&yaml.doc_to_target, document)?;
         let delimited = |text: &String| format!("{}{text}", yaml.target_delimiter);
         let (continuations, gold) = match yaml.output_type {
@@ -477,7 +484,7 @@ fn chosen(
     start: bool,
 ) -> Result<TaskAnswer, EvalError> {
     let context_size = pipeline.engine.config().max_position_embeddings;
-    let mut logprobs = Vec::new();
+    let (mut logprobs, mut said) = (Vec::new(), false);
     for continuation in &question.continuations {
         let (mut ids, back) = encode(pipeline, &question.context, continuation)?;
         // The beginning goes where it does not fit, as in the harness.
@@ -485,6 +492,7 @@ fn chosen(
         ids.drain(..ids.len().saturating_sub(room));
         // Without anything before it the first token is predicted from the start token, there and here.
         let alone = start || ids.len() <= back;
+        said = task.output_type == OutputType::Loglikelihood && says(pipeline, &ids, back, alone)?;
         let report = pipeline.score_ids(ids, alone)?;
         let tail = report.token_logprobs.len().saturating_sub(back);
         logprobs.push(report.token_logprobs.iter().skip(tail).map(|&x| f64::from(x)).sum::<f64>());
@@ -510,6 +518,7 @@ fn chosen(
         metrics.insert("acc_norm", truth(best(&normed) == question.gold));
         answer = question.continuations.get(chosen).cloned().unwrap_or_default();
     } else {
+        metrics.insert("acc", truth(said));
         metrics.insert("perplexity", -logprobs.iter().sum::<f64>());
     }
     Ok(TaskAnswer {
@@ -521,6 +530,19 @@ fn chosen(
         logprobs,
         metrics,
     })
+}
+
+/// Whether the last `back` of `ids` are what the model would say after those before; `alone` puts the start token in front.
+fn says(pipeline: &Pipeline, ids: &[u32], back: usize, alone: bool) -> Result<bool, EvalError> {
+    let (front, target) = ids.split_at(ids.len().saturating_sub(back));
+    let mut prompt = Vec::new();
+    if alone {
+        prompt = pipeline.prompt(String::new(), SpecialTokens::AsText)?.ids;
+    }
+    prompt.extend_from_slice(front);
+    let options = GreedyOptions { max_new_tokens: target.len(), batch: 1, end: &[] };
+    let answers = greedy(&pipeline.engine, &[prompt], options, Watch::default())?;
+    Ok(answers.into_iter().flatten().any(|answer| answer.ids == target))
 }
 
 fn generated(
@@ -540,7 +562,7 @@ fn generated(
         sampling: SamplingOptions { greedy: true, ..SamplingOptions::default() },
         seed: 0,
         stop: task.until.clone(),
-        eos_token_id: pipeline.engine.config().eos_token_id.clone(),
+        eos_token_id: pipeline.eos_token_id(),
     };
     pipeline.truncate(&mut prompt, &options);
     let go = &mut |_, _| ControlFlow::Continue(());
@@ -636,6 +658,9 @@ process_docs: nothing
         )
         .unwrap();
         assert_eq!(read(&at("t.yaml"), None).unwrap().questions[0].continuations, [" red", " b"]);
+        // Without a split of their own, shots are the other questions: here there is none.
+        fs::write(at("t.yaml"), YAML.replace("fewshot_split: train\n", "")).unwrap();
+        assert_eq!(read(&at("t.yaml"), None).unwrap().questions[0].context, "Q: Sky?\nA:");
     }
 
     #[test]

@@ -8,14 +8,19 @@ pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const WEIGHTS: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// What goes along when it is there: settings, tokenizer, and what the model says of itself.
-const COMPANIONS: [&str; 11] = [
+/// What goes along when it is there: settings, tokenizer, and what the model says of itself and what its record and signature
+/// cover.
+const COMPANIONS: [&str; 15] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
     "special_tokens_map.json",
     "added_tokens.json",
     "provenance.json",
+    "documents.parquet",
+    "curves.svg",
+    "model.sig",
     "README.md",
     "LICENSE",
     "LICENSE.md",

@@ -193,7 +193,8 @@ impl<'r> Hub<'r> {
             headers.insert(name, value.parse().map_err(|_| self.answer("a header is none"))?);
         }
         // An address that the Hub names may be of another server.
-        let token = self.token.as_ref().filter(|_| url.starts_with(self.endpoint()));
+        let own = url.strip_prefix(self.endpoint()).is_some_and(|rest| rest.starts_with('/'));
+        let token = self.token.as_ref().filter(|_| own);
         if let Some(value) = token.and_then(|t| format!("Bearer {t}").parse().ok()) {
             headers.insert(AUTHORIZATION, value);
         }

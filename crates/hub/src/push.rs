@@ -128,13 +128,6 @@ async fn create(hub: &Hub<'_>, private: bool) -> Result<(), HubError> {
     let url = format!("{}/api/repos/create", hub.endpoint());
     let (status, text) =
         hub.send(Method::POST, &url, "application/json", body.to_string().into_bytes()).await?;
-    // For a user's own repositories the Hub wants no organisation.
-    let (status, text) = if status == StatusCode::FORBIDDEN || status == StatusCode::BAD_REQUEST {
-        let body = json!({ "type": "model", "name": name, "private": private }).to_string();
-        hub.send(Method::POST, &url, "application/json", body.into_bytes()).await?
-    } else {
-        (status, text)
-    };
     if status.is_success() || status == StatusCode::CONFLICT {
         Ok(())
     } else {

@@ -221,3 +221,17 @@ pub fn log_softmax_at(isa: Isa, logits: &[f32], index: usize) -> f32 {
     let sum = unsafe { sum_exp_isa(isa, logits.as_ptr(), logits.len(), largest) };
     logits[index] - largest - sum.ln()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_does_not_vanish_in_an_exponential() {
+        let mut logits = [0.0f32; 64];
+        logits[5] = f32::NAN;
+        for isa in Isa::available() {
+            assert!(log_softmax_at(isa, &logits, 0).is_nan(), "{isa}");
+        }
+    }
+}

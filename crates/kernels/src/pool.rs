@@ -216,6 +216,14 @@ impl<T> SharedMut<T> {
     pub(crate) unsafe fn slice<'a>(self, start: usize, len: usize) -> &'a mut [T] {
         std::slice::from_raw_parts_mut(self.0.add(start), len)
     }
+
+    /// A pointer to element `start`, for writes with gaps that other threads fill: no slice may cover those.
+    ///
+    /// # Safety
+    /// `start` is inside the slice; what is written through the pointer is, too, and no other thread touches it meanwhile.
+    pub(crate) unsafe fn at(self, start: usize) -> *mut T {
+        self.0.add(start)
+    }
 }
 
 #[cfg(test)]

@@ -39,9 +39,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The larger of each lane.
+    /// The larger of each lane; `b` where either is no number.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
-    /// The smaller of each lane.
+    /// The smaller of each lane; `b` where either is no number.
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
     /// Nearest integer, ties to even.
     unsafe fn round(a: Self::F) -> Self::F;
@@ -108,12 +108,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
         std::ptr::copy_nonoverlapping(all.as_ptr(), p, n);
     }
 
-    /// `e^x` to about 1e-7 relative; 0 below −87.3, largest finite above 88.3.
+    /// `e^x` to about 1e-7 relative; that of −87.3 (1e-38) below it, that of 88 (2e38) above it. What is no number stays none.
     ///
     /// Cody–Waite reduction and the degree-5 polynomial of Cephes `expf`.
     #[inline(always)]
     unsafe fn exp(x: Self::F) -> Self::F {
-        let x = Self::min(Self::max(x, Self::splat(-87.336_54)), Self::splat(88.0));
+        // Of two operands one of which is no number, the instructions give the second.
+        let x = Self::min(Self::splat(88.0), Self::max(Self::splat(-87.336_54), x));
         let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
         let r = Self::fma(n, Self::splat(-0.693_359_4), x);
         let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);

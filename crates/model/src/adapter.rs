@@ -47,9 +47,6 @@ pub enum AdapterError {
         /// What the model has.
         expected: String,
     },
-    /// It cannot be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
 }
 
 /// A matrix of a pair, and its shape.
@@ -190,7 +187,7 @@ impl Adapter {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn write(&self, dir: &Path, base: &str) -> Result<(), AdapterError> {
+    pub fn write(&self, dir: &Path, base: &str) -> Result<(), WriteError> {
         let mut targets: Vec<&str> = self
             .matrices
             .keys()
@@ -234,12 +231,11 @@ impl Adapter {
                 ]
             })
             .collect();
-        let refused = |path: PathBuf| move |source| AdapterError::Read { path, source };
-        fs::create_dir_all(dir).map_err(refused(dir.into()))?;
+        fs::create_dir_all(dir).map_err(|source| WriteError { path: dir.display().to_string(), source })?;
         write_tensors(&dir.join(WEIGHTS), tensors)?;
         let path = dir.join(CONFIG);
         let text = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
-        fs::write(&path, text).map_err(refused(path))
+        fs::write(&path, text).map_err(|source| WriteError { path: path.display().to_string(), source })
     }
 
     /// Puts the adapter into a checkpoint's weights, which are `f32` then.

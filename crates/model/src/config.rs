@@ -190,6 +190,8 @@ impl MixtralConfig {
             ("num_local_experts", self.num_local_experts, 1 << 12),
             ("head_dim", self.head_dim, 1 << 14),
             ("num_attention_heads", self.num_attention_heads, 1 << 12),
+            // Angles of all positions are kept.
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 22),
         ];
         for (key, value, most) in limits {
             if value > most {

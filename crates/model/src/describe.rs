@@ -147,7 +147,9 @@ fn licence(read: &dyn Fn(&str) -> Option<String>) -> BTreeMap<&'static str, Stri
         }
     }
     let provenance = read("provenance.json").and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    if let Some(license) = provenance.as_ref().and_then(|p| p.get("license")).and_then(Value::as_str) {
+    // A model's record has it with the model's name, other files of that name at the top.
+    let stated = provenance.as_ref().and_then(|p| p.pointer("/model/license").or_else(|| p.get("license")));
+    if let Some(license) = stated.and_then(Value::as_str) {
         found.insert("provenance.json license", license.to_string());
     }
     if read("LICENSE").is_some() {
@@ -191,5 +193,19 @@ impl std::fmt::Display for Description {
             writeln!(f, "licence            {key}: {value}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_licence_in_a_models_record_is_found() {
+        for record in [r#"{"model":{"name":"m","license":"CC-BY-4.0"}}"#, r#"{"license":"CC-BY-4.0"}"#] {
+            let read = |name: &str| (name == "provenance.json").then(|| record.to_string());
+            assert_eq!(licence(&read)["provenance.json license"], "CC-BY-4.0");
+        }
+        assert!(licence(&|_| None).is_empty());
     }
 }

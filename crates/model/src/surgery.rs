@@ -71,11 +71,15 @@ const COMPANIONS: [&str; 5] = [
     "chat_template.jinja",
 ];
 
-/// Copies tokenizer and settings from one model directory to another.
+/// Copies tokenizer and settings from one model directory to another; where both are one, they are there already.
 ///
 /// # Errors
 /// When the disk refuses.
 pub fn copy_companions(from: &Path, to: &Path) -> std::io::Result<()> {
+    // A file that is copied onto itself is empty afterwards.
+    if from.canonicalize()? == to.canonicalize()? {
+        return Ok(());
+    }
     for name in COMPANIONS {
         if from.join(name).is_file() {
             std::fs::copy(from.join(name), to.join(name))?;
@@ -125,7 +129,7 @@ pub fn average(models: &[Checkpoint], out: &Path) -> Result<(), SurgeryError> {
 /// the old context have the same outputs.
 ///
 /// # Errors
-/// When the context is not longer, or the disk refuses.
+/// When the context is shorter, the base is none, or the disk refuses.
 pub fn extend_context(
     model: &Checkpoint,
     context: usize,
@@ -136,6 +140,11 @@ pub fn extend_context(
     if context < old {
         return Err(SurgeryError::Mismatch(format!(
             "the new context, {context}, is shorter than the model's, {old}"
+        )));
+    }
+    if let Some(theta) = theta.filter(|theta| !(1.0..=f64::from(f32::MAX)).contains(theta)) {
+        return Err(SurgeryError::Mismatch(format!(
+            "a base of {theta} for the rotary angles is not usable: it must be at least 1 and fit a 32-bit float"
         )));
     }
     let rope_theta = theta.unwrap_or(model.config.rope_theta);

@@ -12,8 +12,8 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {path}: {source}")]
 pub struct WriteError {
-    path: String,
-    source: io::Error,
+    pub(crate) path: String,
+    pub(crate) source: io::Error,
 }
 
 /// A tensor to be written; its bytes are asked for only when their turn comes.

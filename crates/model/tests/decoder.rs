@@ -6,6 +6,8 @@
 #![cfg(feature = "burn")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[cfg(feature = "wgpu")]
+use blackletter_model::decoder::Place;
 use blackletter_model::{
     Checkpoint, Dtype, MixtralConfig,
     decoder::{AdamW, Batch, Bodies, Decoder, Device, IGNORED, Loss, LossOptions, adamw},
@@ -30,7 +32,11 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 fn load(dir: &Path, bodies: Bodies) -> Decoder {
-    let device = Device::flex().autodiff();
+    load_on(&Device::flex(), dir, bodies)
+}
+
+fn load_on(device: &Device, dir: &Path, bodies: Bodies) -> Decoder {
+    let device = device.clone().autodiff();
     Decoder::from_checkpoint(&Checkpoint::open(dir).unwrap(), &device).unwrap().with_bodies(bodies)
 }
 
@@ -63,8 +69,19 @@ fn near(found: f64, expected: f64, what: &str) {
 }
 
 fn check(dir: &Path, batch_file: &str, gradient_file: &str, bodies: Bodies, recompute: bool) {
+    check_on(&Device::flex(), dir, batch_file, gradient_file, bodies, recompute);
+}
+
+fn check_on(
+    device: &Device,
+    dir: &Path,
+    batch_file: &str,
+    gradient_file: &str,
+    bodies: Bodies,
+    recompute: bool,
+) {
     let golden: Value = serde_json::from_slice(&fs::read(dir.join("golden.json")).unwrap()).unwrap();
-    let decoder = load(dir, bodies);
+    let decoder = load_on(device, dir, bodies);
     let batch = batch(&dir.join(batch_file), &decoder);
     let options = LossOptions { recompute, ..LossOptions::of(decoder.config()) };
     let loss = decoder.loss(&batch, &options);
@@ -94,6 +111,17 @@ fn losses_and_gradients_are_those_of_transformers() {
 fn plain_bodies_have_the_same_losses_and_gradients() {
     for name in CASES {
         check(&goldens(name), "batch.safetensors", "gradients.safetensors", Bodies::Plain, false);
+    }
+}
+
+/// On a GPU, or on a processor that stands for one by software Vulkan: `scripts/check_gpu.sh`.
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_gpu_gives_the_losses_and_gradients_of_transformers() {
+    let device = Place::Wgpu.open().unwrap();
+    for name in CASES {
+        let files = ["batch.safetensors", "gradients.safetensors"];
+        check_on(&device, &goldens(name), files[0], files[1], Bodies::Plain, false);
     }
 }
 

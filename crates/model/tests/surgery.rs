@@ -6,9 +6,9 @@ use blackletter_model::{
     Checkpoint, Dtype, MixtralConfig,
     decoder::{Batch, Decoder, Device},
     random_checkpoint,
-    surgery::{SurgeryError, add_layers, average, extend_context, resize_vocab},
+    surgery::{SurgeryError, add_layers, average, copy_companions, extend_context, resize_vocab},
 };
-use std::path::Path;
+use std::{fs, path::Path};
 use tempfile::TempDir;
 
 const TOKENS: usize = 24;
@@ -92,6 +92,20 @@ fn what_does_not_fit_is_refused() {
     let deeper = Checkpoint::open(other.path()).unwrap();
     assert!(average(&[model(one.path(), 1), deeper], &out).is_err());
     assert!(extend_context(&checkpoint, 8, None, &out).unwrap_err().to_string().contains("24"));
+    for theta in [f64::NAN, f64::INFINITY, 0.5, -1e4] {
+        assert!(extend_context(&checkpoint, 96, Some(theta), &out).is_err(), "{theta}");
+    }
     assert!(resize_vocab(&checkpoint, 2, &out).is_err());
     assert!(!out.exists());
+}
+
+#[test]
+fn a_model_that_is_changed_where_it_lies_keeps_its_tokenizer() {
+    let dir = TempDir::new().unwrap();
+    let checkpoint = model(dir.path(), 1);
+    fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
+    extend_context(&checkpoint, 96, None, dir.path()).unwrap();
+    copy_companions(dir.path(), &dir.path().join(".")).unwrap();
+    assert_eq!(fs::read_to_string(dir.path().join("tokenizer.json")).unwrap(), "{}");
+    assert_eq!(Checkpoint::open(dir.path()).unwrap().config.max_position_embeddings, 96);
 }

@@ -20,8 +20,9 @@ pub use croissant::croissant;
 pub use gate::{DEFAULT_ALLOW, Gate, GateError, Refusal, Right};
 pub use license::{License, LicenseError, PUBLIC_DOMAIN_BASES};
 pub use model_record::{
-    CorpusUse, DOCUMENTS_FILE, DocumentList, MODEL_RECORD_VERSION, ModelFile, ModelIdentity, ModelRecord,
-    ModelRecordError, RecordKind, SourceUse, SupervisedUse, Training, UNRECORDED_FILES, model_files,
+    CorpusUse, DOCUMENTS_FILE, DocumentList, HeldOut, MODEL_RECORD_VERSION, ModelFile, ModelIdentity,
+    ModelRecord, ModelRecordError, RecordKind, SampleText, SourceUse, SupervisedUse, Training,
+    UNRECORDED_FILES, model_files,
 };
 pub use record::{
     Accepted, Dataset, Evaluation, FILE_NAME, Generator, InputFile, Part, Provenance, RecordError, Refused,

@@ -51,9 +51,12 @@ pub enum LicenseError {
     },
 }
 
+/// Names that collections give licences, kl3m-data among them, and their SPDX ids.
+const ALIASES: [(&str, &str); 3] = [("CC0", "CC0-1.0"), ("OGL-3.0", "OGL-UK-3.0"), ("OGL", "OGL-UK-3.0")];
+
 impl License {
     /// Reads a statement: an SPDX expression in strict form (`MIT OR Apache-2.0`, `LicenseRef-…`), deprecated ids
-    /// included, or one of [`PUBLIC_DOMAIN_BASES`] in any case.
+    /// included; one of [`PUBLIC_DOMAIN_BASES`] in any case; or `CC0` and `OGL-3.0`, as kl3m-data has them.
     ///
     /// # Errors
     /// When it is empty or neither.
@@ -67,6 +70,7 @@ impl License {
         if stated.len() > LONGEST {
             return Err(unknown(format!("longer than {LONGEST} bytes")));
         }
+        let stated = ALIASES.iter().find(|(alias, _)| *alias == stated).map_or(stated, |(_, id)| id);
         let basis = PUBLIC_DOMAIN_BASES.iter().find(|(basis, _)| basis.eq_ignore_ascii_case(stated));
         let mode = ParseMode { allow_deprecated: true, ..ParseMode::STRICT };
         let expression = Expression::parse_mode(basis.map_or(stated, |(_, reference)| reference), mode);
@@ -131,6 +135,8 @@ mod tests {
             ("LicenseRef-public-domain-17-USC-105", Some("17 U.S.C. 105"))
         );
         assert_eq!(License::parse("GPL-3.0").unwrap().names(), ["GPL-3.0"]);
+        assert_eq!(License::parse("CC0").unwrap().as_str(), "CC0-1.0");
+        assert_eq!(License::parse("OGL-3.0").unwrap().as_str(), "OGL-UK-3.0");
     }
 
     #[test]

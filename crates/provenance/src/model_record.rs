@@ -127,6 +127,36 @@ pub struct Training {
     /// Commit of the program's source.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub commit: Option<String>,
+    /// How well held-out documents of the corpus are predicted by the weights at the end.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub heldout: Vec<HeldOut>,
+    /// All texts that the weights at the end wrote from the run's prompts.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub samples: Vec<SampleText>,
+}
+
+/// How well held-out documents of a dataset are predicted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldOut {
+    /// The dataset.
+    pub dataset: String,
+    /// Nats per token.
+    pub loss: f64,
+    /// Bits per byte of text.
+    pub bits_per_byte: f64,
+    /// Tokens that were scored.
+    pub tokens: u64,
+}
+
+/// A prompt and what a model wrote after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleText {
+    /// What was given.
+    pub prompt: String,
+    /// What came.
+    pub text: String,
 }
 
 /// Documents of one source under one licence, and how much of them was learnt from.

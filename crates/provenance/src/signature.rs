@@ -404,6 +404,15 @@ fn differences(signed: &[Resource], found: &[Resource]) -> Vec<String> {
     lines
 }
 
+/// Whether a link is how the Hub's cache keeps a file: `snapshots/COMMIT/FILE` points into `blobs` beside `snapshots`.
+fn is_cached(folder: &Path, path: &Path) -> bool {
+    let Ok(folder) = folder.canonicalize() else { return false };
+    let Some(snapshots) = folder.parent().filter(|parent| parent.ends_with("snapshots")) else {
+        return false;
+    };
+    path.canonicalize().is_ok_and(|to| to.starts_with(snapshots.with_file_name("blobs")))
+}
+
 /// Every file of `folder` with its digest, or every piece of every file, in the order of their names.
 fn resources(folder: &Path, how: &Serialization) -> Result<Vec<Resource>, SignatureError> {
     let shard = match (how.method.as_str(), how.shard_size) {
@@ -422,7 +431,7 @@ fn resources(folder: &Path, how: &Serialization) -> Result<Vec<Resource>, Signat
             if how.ignore_paths.iter().any(|ignored| *ignored == parts.join("/")) {
                 continue;
             }
-            if !how.allow_symlinks && path.is_symlink() {
+            if !how.allow_symlinks && path.is_symlink() && !is_cached(folder, &path) {
                 return Err(SignatureError::Link(path));
             }
             if path.is_dir() {

@@ -31,6 +31,9 @@ const MOST_HEADERS: usize = 64;
 /// Bytes of a request's head.
 const HEAD: usize = 32 << 10;
 
+/// Time between two rounds of upkeep of the figures.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 /// A server could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -138,10 +141,15 @@ impl Running {
             .header_read_timeout(shared.settings.read_timeout)
             .max_headers(MOST_HEADERS)
             .max_buf_size(HEAD);
+        let mut upkeep = time::interval(UPKEEP);
         tokio::pin!(end);
         loop {
             let accepted = tokio::select! {
                 () = &mut end => break,
+                _ = upkeep.tick() => {
+                    telemetry::upkeep();
+                    continue;
+                }
                 accepted = listener.accept() => accepted,
             };
             let Ok((stream, _)) = accepted else {
@@ -153,8 +161,8 @@ impl Running {
             let Ok(place) = places.clone().try_acquire_owned() else { continue };
             let _ = stream.set_nodelay(true);
             let service = TowerToHyperService::new(router.clone());
-            let connection =
-                graceful.watch(http.serve_connection(Refusing::new(TokioIo::new(stream)), service));
+            let stream = Refusing::new(TokioIo::new(stream), shared.settings.read_timeout);
+            let connection = graceful.watch(http.serve_connection(stream, service));
             tokio::spawn(async move {
                 // A client that breaks off is no matter of ours.
                 let _ = connection.await;

@@ -1,7 +1,9 @@
-//! Refusals of requests that are no HTTP.
+//! Refusals of requests that are no HTTP, and of clients that do not take their answers.
 //!
 //! `hyper` answers a head that it cannot read (or that is too long) by itself, with an empty body. Here such an answer gets the body
 //! that every refusal has, on its way out. Answers of the server's own never have a status of 4xx and no body.
+//!
+//! A connection that takes nothing of what is to go out is given up after a while: it would keep its place for ever.
 
 use crate::error::ApiError;
 use axum::http::StatusCode;
@@ -10,20 +12,40 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
+use tokio::time::{Sleep, sleep};
 
-/// A connection that gives empty refusals a body.
+/// A connection that gives empty refusals a body, and does not wait for ever for the other side to read.
 pub struct Refusing<T> {
     inner: T,
     /// What is to be written before anything else.
     queued: Vec<u8>,
     written: usize,
+    /// How long nothing may go out of what waits.
+    patience: Duration,
+    /// The end of that time, while something waits.
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Refusing<T> {
-    /// Around a connection.
-    pub fn new(inner: T) -> Self {
-        Self { inner, queued: Vec::new(), written: 0 }
+    /// Around a connection that has to take something within `patience`.
+    pub fn new(inner: T, patience: Duration) -> Self {
+        Self { inner, queued: Vec::new(), written: 0, patience, late: None }
+    }
+
+    /// The outcome of a write, or an error when none has gone out for too long.
+    fn in_time<R>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if outcome.is_ready() {
+            self.late = None;
+            return outcome;
+        }
+        let patience = self.patience;
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(patience)));
+        match late.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -37,6 +59,19 @@ impl<T: Write + Unpin> Refusing<T> {
             self.written += n;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.drain(context))?;
+        if let Some(full) = with_body(bytes) {
+            (self.queued, self.written) = (full, 0);
+            // What does not go out now goes out before the next write, or with the flush.
+            if let Poll::Ready(Err(error)) = self.drain(context) {
+                return Poll::Ready(Err(error));
+            }
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 }
 
@@ -56,16 +91,8 @@ impl<T: Write + Unpin> Write for Refusing<T> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.drain(context))?;
-        if let Some(full) = with_body(bytes) {
-            (self.queued, self.written) = (full, 0);
-            // What does not go out now goes out before the next write, or with the flush.
-            if let Poll::Ready(Err(error)) = self.drain(context) {
-                return Poll::Ready(Err(error));
-            }
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let outcome = self.write(context, bytes);
+        self.in_time(context, outcome)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -59,7 +59,7 @@ pub struct Scheduler {
     waiting: Arc<AtomicUsize>,
     running: Arc<AtomicUsize>,
     queue: usize,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 enum Command {
@@ -98,7 +98,7 @@ impl Scheduler {
         let thread = thread::Builder::new()
             .name("engine".into())
             .spawn(move || run(&pipeline, limits, &receiver, &busy))?;
-        Ok(Self { sender, waiting, running, queue, thread: Some(thread) })
+        Ok(Self { sender, waiting, running, queue, thread })
     }
 
     /// Prompts that wait for a place.
@@ -109,6 +109,11 @@ impl Scheduler {
     /// Continuations that run.
     pub fn running(&self) -> usize {
         self.running.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread is there to take requests on.
+    pub fn is_alive(&self) -> bool {
+        !self.thread.is_finished()
     }
 
     /// Hands the prompts of one HTTP request over; their streams are in the same order.
@@ -132,7 +137,7 @@ impl Scheduler {
                 Client { sender, enough, since: Instant::now(), place: Some(place), last: None },
             ));
         }
-        self.sender.send(Command::Add(group)).map_err(|_| ApiError::ending())?;
+        self.sender.send(Command::Add(group)).map_err(|_| ApiError::internal("the engine has ended"))?;
         Ok(streams)
     }
 
@@ -144,10 +149,8 @@ impl Scheduler {
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
+        // The thread ends after its step. Nobody waits for that: a long prompt would hold up the end of the process.
         let _ = self.sender.send(Command::End);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Settings {
     pub max_schema: usize,
     /// Connections at a time.
     pub max_connections: usize,
-    /// For a request to come in whole, head and body each.
+    /// For a request to come in whole, head and body each, and for a client to take a part of what is to go out.
     pub read_timeout: Duration,
     /// For a request to be answered whole.
     pub request_timeout: Duration,

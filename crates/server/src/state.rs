@@ -50,8 +50,7 @@ impl Shared {
         about: String,
         scheduler: Scheduler,
     ) -> Self {
-        let eos = pipeline.generation_config.eos_token_id.clone();
-        let eos = eos.unwrap_or_else(|| pipeline.engine.config().eos_token_id.clone());
+        let eos = pipeline.eos_token_id();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let seed = format!("{:?} {}", since, std::process::id());
         let run = blake3::hash(seed.as_bytes()).to_hex().as_str().get(..12).unwrap_or_default().to_string();

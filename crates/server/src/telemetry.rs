@@ -35,6 +35,13 @@ pub fn install() {
     });
 }
 
+/// Puts away what has come since the last time: where nobody reads the figures, histograms would grow for ever.
+pub fn upkeep() {
+    if let Some(Some(handle)) = RECORDER.get() {
+        handle.run_upkeep();
+    }
+}
+
 /// Everything so far, as Prometheus reads it.
 pub fn render() -> String {
     match RECORDER.get() {

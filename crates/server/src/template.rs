@@ -147,7 +147,11 @@ fn transcript(messages: &[Message]) -> Result<String, ApiError> {
 impl Jinja {
     fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, ApiError> {
         let refused = |e: &dyn std::fmt::Display| ApiError::param("messages", e);
-        let risky = |m: &Message| self.special.iter().any(|token| m.content.contains(token.as_str()));
+        // A content with a mark of its own would be taken apart there.
+        let risky = |m: &Message| {
+            self.special.iter().any(|token| m.content.contains(token.as_str()))
+                || m.content.contains(['\u{f8ff}', '\u{f8fe}'])
+        };
         let encode = |text: &str, special| tokenizer.encode(text, special).map_err(|e| refused(&e));
         if !messages.iter().any(risky) {
             return encode(&self.render(messages)?, SpecialTokens::Parse);
@@ -246,6 +250,15 @@ mod tests {
             assert!(!ids.contains(&1), "{}", template.name());
             assert!(tokenizer.decode(&ids, false).contains("a<|end|>b"));
         }
+    }
+
+    #[test]
+    fn a_message_may_hold_the_marks_that_stand_for_messages() {
+        let tokenizer = tokenizer();
+        let said = [Message::user("a<|end|>b"), Message::user("c\u{f8ff}0\u{f8fe}d")];
+        let template = jinja("{{ messages[0].content }}!{{ messages[1].content }}");
+        let ids = template.prompt(&tokenizer, &said).unwrap();
+        assert_eq!(tokenizer.decode(&ids, false), "a<|end|>b!c\u{f8ff}0\u{f8fe}d");
     }
 
     #[test]

@@ -87,6 +87,9 @@ fn what_cannot_be_trained_is_said() {
     assert!(
         matches!(train::train(words, &options), Err(TrainError::VocabularyTooSmall { asked: 1000, least }) if least > 1000)
     );
+    let large = TrainOptions { vocab_size: usize::MAX, min_frequency: 2 };
+    assert!(matches!(large.check(), Err(TrainError::VocabularyTooLarge { asked: usize::MAX })));
+    assert!(TrainOptions::default().check().is_ok());
     assert!(matches!(
         train::train(WordCounts::new().unwrap(), &TrainOptions::default()),
         Err(TrainError::NoText)

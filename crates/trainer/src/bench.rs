@@ -72,7 +72,7 @@ pub struct BenchReport {
     pub simd: String,
     /// Threads.
     pub threads: usize,
-    /// Median over the steps: forward, backward, clipping and AdamW.
+    /// Median over the steps: forward, backward, clipping and update.
     pub tokens_per_s: f64,
     /// Floating-point operations of the products per second, as a share of `gemm_gflops`.
     pub mfu: f64,
@@ -84,7 +84,7 @@ pub struct BenchReport {
     pub step_s: Vec<f64>,
     /// Seconds of forward and backward (median).
     pub gradient_s: f64,
-    /// Seconds of clipping and AdamW (median).
+    /// Seconds of clipping and update (median).
     pub update_s: f64,
     /// Loss of each step, the first one included, which is not timed.
     pub losses: Vec<f64>,

@@ -113,11 +113,6 @@ impl Stored {
             _ => Err(CheckpointError::Tensor { path: self.path.clone(), name: name.into(), expected }),
         }
     }
-
-    /// Whether there is a tensor of that name.
-    pub fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
 }
 
 /// Passes on what is written and hashes it.

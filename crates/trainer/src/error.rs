@@ -1,9 +1,11 @@
 //! What ends a run early.
 
 use crate::{checkpoint::CheckpointError, config::ConfigError};
+use blackletter_corpus::build::BuildError;
 use blackletter_dataset::DatasetError;
 use blackletter_model::{
-    CheckpointError as ModelError, ConfigError as ModelConfigError, WriteError, decoder::BatchError,
+    CheckpointError as ModelError, ConfigError as ModelConfigError, WriteError,
+    decoder::{BatchError, DeviceError},
 };
 use std::{
     io,
@@ -19,6 +21,12 @@ pub enum TrainError {
     /// The token store or its settings.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The run's own texts.
+    #[error("data.texts: {0}")]
+    Texts(#[from] BuildError),
     /// The geometry.
     #[error("the geometry {name}: {source}")]
     Geometry {
@@ -36,6 +44,9 @@ pub enum TrainError {
     /// The directory holds a run.
     #[error("{0} holds a run already: go on with --resume, or name another directory (run = …)")]
     Exists(PathBuf),
+    /// Another process trains there.
+    #[error("{0} is in use by another process: wait for its end, or name another directory (run = …)")]
+    Locked(PathBuf),
     /// The directory holds something else.
     #[error("{0} is not empty and holds no run: name a new directory (run = …)")]
     Occupied(PathBuf),

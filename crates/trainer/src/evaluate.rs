@@ -6,8 +6,8 @@ use blackletter_model::decoder::{Batch, Decoder, IGNORED, LossOptions};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, f64::consts::LN_2};
 
-/// How well some documents are predicted. Every token of their text is predicted once: the first after `<|start|>`, one at the
-/// end of a window after no other.
+/// How well some documents are predicted. Every token of their text is predicted once: the first after `<|start|>`, the first of
+/// a later window after the one before it alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Mean negative log-likelihood of a token, natural logarithm.
@@ -25,7 +25,9 @@ pub struct Score {
 impl Score {
     fn new(nll: f64, tokens: u64, bytes: u64) -> Self {
         let loss = nll / tokens.max(1) as f64;
-        Self { loss, perplexity: loss.exp(), bits_per_byte: nll / LN_2 / bytes.max(1) as f64, tokens, bytes }
+        // Not infinite, which JSON has no form for.
+        let perplexity = loss.exp().min(f64::MAX);
+        Self { loss, perplexity, bits_per_byte: nll / LN_2 / bytes.max(1) as f64, tokens, bytes }
     }
 }
 
@@ -194,5 +196,12 @@ mod tests {
         assert_eq!(rows.segments, [1, 1, 1, 1, 1, 1, 2, 2, 1, 1, 0, 0]);
         assert_eq!(rows.positions, [0, 1, 2, 3, 0, 1, 0, 1, 0, 1, 0, 0]);
         assert_eq!(rows.batches(2, 10).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_score_beyond_all_measure_is_read_as_it_was_written() {
+        let score = Score::new(1e6, 2, 3);
+        let text = serde_json::to_string(&score).unwrap();
+        assert_eq!(serde_json::from_str::<Score>(&text).unwrap(), score);
     }
 }

@@ -21,6 +21,9 @@ use std::{
 /// Name of the model's configuration in a run.
 pub const MODEL_CONFIG: &str = "model.json";
 
+/// Name of the drawn curves in a run and in the model that is made of it.
+pub const CURVES: &str = "curves.svg";
+
 /// Bytes of a weights file at most.
 const SHARD_BYTES: u64 = 5 << 30;
 
@@ -68,6 +71,12 @@ pub fn export(
     let bytes = fs::read(&path).map_err(TrainError::file("read", &path))?;
     let model = MixtralConfig::from_json(&bytes)
         .map_err(|source| TrainError::Geometry { name: path.display().to_string(), source })?;
+    if out.canonicalize().is_ok_and(|out| run.canonicalize().is_ok_and(|run| run == out)) {
+        return Err(TrainError::Mismatch(format!(
+            "{} is the run itself: name another directory for the model",
+            out.display()
+        )));
+    }
     let mut stored = find(&run.join(CHECKPOINTS), options.which, note)?;
     if options.averaged && config.averaging.decay <= 0.0 {
         return Err(TrainError::Mismatch(format!(
@@ -78,11 +87,17 @@ pub fn export(
     let kind = if options.averaged { "average" } else { "weight" };
     let decoder = decoder(&model, &mut stored, kind)?;
     write_model(&decoder, &run.join("tokenizer.json"), out, options.dtype)?;
+    let curves = run.join(CURVES);
+    if curves.is_file() {
+        let to = out.join(CURVES);
+        fs::copy(&curves, &to).map_err(TrainError::file("copy the curves to", &to))?;
+    }
     if let Some(corpus) = &options.corpus {
+        let evaluated = if options.averaged { "average" } else { "weights" };
         let (state, documents) = (&stored.state, stored.documents.as_slice());
         let identity = &options.identity;
         record::write(
-            &Material { run, config: &config, model: &model, state, documents, corpus, identity },
+            &Material { run, config: &config, model: &model, state, documents, corpus, identity, evaluated },
             out,
         )?;
     }
@@ -100,6 +115,8 @@ pub(crate) fn find(folder: &Path, which: Which, note: &mut dyn FnMut(String)) ->
         })?,
         Which::Step(step) => step,
     };
+    // Two checkpoints at once may be more than there is memory for.
+    drop(last);
     let all = checkpoint::list(folder);
     match all.iter().find(|(of, _)| *of == step) {
         Some((_, path)) => Ok(checkpoint::read(path)?),

@@ -3,15 +3,17 @@
 use crate::{
     config::RunConfig,
     error::TrainError,
+    evaluate::Score,
     report::{self, Line},
+    samples::{self, Sample},
     state::RunState,
 };
 use blackletter_corpus::{audit, consumed, steps::HELD_OUT};
 use blackletter_dataset::{Manifest, TokenStore};
 use blackletter_model::MixtralConfig;
 use blackletter_provenance::{
-    CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, MODEL_RECORD_VERSION, ModelIdentity, ModelRecord,
-    RecordKind, SupervisedUse, Training,
+    CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION, ModelIdentity,
+    ModelRecord, RecordKind, SampleText, SupervisedUse, Training,
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -43,6 +45,8 @@ pub(crate) struct Material<'m> {
     pub documents: &'m [u32],
     pub corpus: &'m Path,
     pub identity: &'m Identity,
+    /// Which weights these are, as `metrics.jsonl` calls them: `weights` or `average`.
+    pub evaluated: &'m str,
 }
 
 /// Writes the list of documents and the record into `out`, whose other files are all written.
@@ -50,7 +54,7 @@ pub(crate) struct Material<'m> {
 /// # Errors
 /// When the corpus or the token store is not the one of the run, or cannot be read.
 pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainError> {
-    let Material { run, config, model, state, documents, corpus, identity } = *material;
+    let Material { run, config, model, state, documents, corpus, identity, evaluated } = *material;
     let failed = |e: &dyn std::fmt::Display| TrainError::Record(e.to_string());
     let record = audit::record(corpus).map_err(|e| failed(&e))?;
     if record.root != state.corpus {
@@ -73,13 +77,16 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
     };
     let list = consumed::of_corpus(corpus, &mut seen_of).map_err(|e| failed(&e))?;
     consumed::write(&out.join(DOCUMENTS_FILE), &list).map_err(|e| failed(&e))?;
-    let losses: Vec<f64> = report::read(run)?
-        .into_iter()
-        .filter_map(|line| match line {
-            Line::Step(r) if r.step <= state.step => Some(r.cross_entropy),
-            _ => None,
-        })
-        .collect();
+    let (mut losses, mut heldout) = (Vec::new(), Vec::new());
+    for line in report::read(run)? {
+        match line {
+            Line::Step(r) if r.step <= state.step => losses.push(r.cross_entropy),
+            Line::Evaluation { step, of, scores } if step == state.step && of == evaluated => {
+                heldout = scores.datasets.into_iter().map(held_out).collect();
+            }
+            _ => {}
+        }
+    }
     let last = losses.get(losses.len().saturating_sub(LAST)..).unwrap_or_default();
     let name = out.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let seen = list.iter().filter(|d| d.tokens > 0).count() as u64;
@@ -106,6 +113,11 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
             hardware: Some(hardware()),
             final_loss: (!last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64),
             commit: option_env!("BLACKLETTER_COMMIT").map(str::to_owned),
+            heldout,
+            samples: samples::of_step(run, state.step)
+                .into_iter()
+                .map(|Sample { prompt, text }| SampleText { prompt, text })
+                .collect(),
         },
         sources: consumed::sources(&list),
         supervised: supervised(state, store.manifest()),
@@ -115,6 +127,11 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
         seal: String::new(),
     };
     made.write(out).map_err(|e| failed(&e))
+}
+
+fn held_out((dataset, score): (String, Score)) -> HeldOut {
+    let Score { loss, bits_per_byte, tokens, .. } = score;
+    HeldOut { dataset, loss, bits_per_byte, tokens }
 }
 
 /// The configuration with names in place of where things lie on this machine.

@@ -2,22 +2,23 @@
 
 use crate::{
     checkpoint, clip,
-    config::RunConfig,
+    config::{DeviceKind, RunConfig},
     data::{Feed, Shape, StepData},
     error::TrainError,
     evaluate::{Evaluation, Heldout},
-    export::{self, MODEL_CONFIG},
+    export::{self, CURVES, MODEL_CONFIG},
     keep_batch,
+    ranks::Ranks,
     report::{self, Line, Metrics, StepRecord},
-    samples::{Sample, Sampler},
-    setup::{CHECKPOINTS, CONFIG, Plan, Progress, prepare_directory},
+    samples::{self, Sample, Sampler},
+    setup::{CHECKPOINTS, CONFIG, LOCK, Plan, Progress, prepare_directory},
     step::GlobalGradient,
 };
 use blackletter_dataset::{Kind, TokenStore};
 use blackletter_kernels::{Isa, Pool, gemm_rate};
 use blackletter_model::{
     MixtralConfig,
-    decoder::{Decoder, LossOptions, use_threads},
+    decoder::{Decoder, Device, LossOptions, product_rate, use_threads},
 };
 use std::{
     fs,
@@ -92,19 +93,33 @@ pub fn train(
     observe: Observer<'_>,
 ) -> Result<Outcome, TrainError> {
     use_threads(config.threads);
-    let mut run = Run::open(config, resume, observe)?;
+    let ranks = Ranks::join();
+    // The first rank makes the directory ready before others read from it, and it alone is heard.
+    let mut silent = |_: Event<'_>| {};
+    let observe: Observer<'_> = if ranks.is_first() { observe } else { &mut silent };
+    let mut run = if ranks.is_first() { Some(Run::open(config, resume, ranks, observe)?) } else { None };
+    ranks.sum(&mut [0.0])?;
+    let mut run = match run.take() {
+        Some(run) => run,
+        None => Run::open(config, resume, ranks, observe)?,
+    };
     let steps = config.schedule.steps;
     while run.progress.state.step < steps {
         run.step(observe)?;
         let step = run.progress.state.step;
-        let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
+        let writes = ranks.is_first();
+        let due = |every: u64| writes && every > 0 && (step.is_multiple_of(every) || step == steps);
         let heldout = if due(config.evaluation.every) { run.evaluate(observe)? } else { None };
-        if due(config.samples.every) {
-            run.sample(observe)?;
-        }
-        let stopping = step < steps && stop();
-        if due(config.checkpoints.every) || stopping {
+        // One rank that is to stop stops all.
+        let mut asked = [f64::from(u8::from(stop()))];
+        ranks.sum(&mut asked)?;
+        let stopping = step < steps && asked[0] > 0.0;
+        if due(config.checkpoints.every) || (stopping && writes) {
             run.save(heldout, observe)?;
+        }
+        // After the checkpoint: a sample that cannot be written loses no steps.
+        if due(config.samples.every) && !config.samples.prompts.is_empty() {
+            run.sample(observe)?;
         }
         if stopping {
             run.draw(observe);
@@ -123,7 +138,11 @@ struct Run<'c> {
     feed: Feed,
     heldout: Heldout,
     sampler: Sampler,
-    metrics: Metrics,
+    /// Of the first rank alone.
+    metrics: Option<Metrics>,
+    ranks: &'static Ranks,
+    /// Held locked while the run goes on.
+    _lock: Option<fs::File>,
     loss: LossOptions,
     /// Operations per token, and per second of the machine.
     flops: (f64, f64),
@@ -131,18 +150,29 @@ struct Run<'c> {
 }
 
 impl<'c> Run<'c> {
-    fn open(config: &'c RunConfig, resume: bool, observe: Observer<'_>) -> Result<Self, TrainError> {
+    fn open(
+        config: &'c RunConfig,
+        resume: bool,
+        ranks: &'static Ranks,
+        observe: Observer<'_>,
+    ) -> Result<Self, TrainError> {
         let plan = Plan::new(config)?;
-        prepare_directory(config, resume)?;
+        if ranks.is_first() {
+            prepare_directory(config, resume)?;
+        }
         let mut progress = Progress::new(config, &plan)?;
         let Plan { store, stream, model, .. } = plan;
         let micro = config.data.micro_batch_rows;
         let (context, vocabulary) = (config.stream.context, model.vocab_size);
         let heldout = Heldout::new(&store, context, micro, config.evaluation.tokens, vocabulary)?;
         let folder = config.run.join(CHECKPOINTS);
+        let lock = if ranks.is_first() { Some(lock(&config.run)?) } else { None };
         let mut last = None;
         if resume {
-            checkpoint::remove_unfinished(&folder);
+            if ranks.is_first() {
+                checkpoint::remove_unfinished(&folder);
+                samples::remove_unfinished(&config.run);
+            }
             let found = checkpoint::read_last(&folder, &mut |note| observe(Event::Note(&note)))?;
             match found {
                 Some(stored) => {
@@ -152,15 +182,20 @@ impl<'c> Run<'c> {
                 None => observe(Event::Note("there is no checkpoint yet: the run begins anew")),
             }
         }
-        write_inputs(config, &store, &model)?;
-        let metrics = Metrics::open(&config.run, progress.state.step)?;
+        let metrics = match ranks.is_first() {
+            true => {
+                write_inputs(config, &store, &model)?;
+                Some(Metrics::open(&config.run, progress.state.step)?)
+            }
+            false => None,
+        };
         let loss = LossOptions {
             recompute: config.recompute,
             compute: config.dtype.compute(),
             z_coefficient: config.loss.z_loss,
             ..LossOptions::of(&model)
         };
-        let rate = machine_rate(config);
+        let rate = machine_rate(config, &progress.decoder.device());
         observe(Event::Started {
             run: &config.run,
             parameters: model.total_parameters(),
@@ -173,7 +208,20 @@ impl<'c> Run<'c> {
         let feed = Feed::start(Arc::new(stream), progress.state.place, shape);
         let sampler = Sampler::new(&config.samples, config.threads);
         let flops = (crate::bench::flops_per_token(&model), rate);
-        Ok(Self { config, progress, store, feed, heldout, sampler, metrics, loss, flops, last })
+        Ok(Self {
+            config,
+            progress,
+            store,
+            feed,
+            heldout,
+            sampler,
+            metrics,
+            ranks,
+            _lock: lock,
+            loss,
+            flops,
+            last,
+        })
     }
 
     /// One step: gradient, clipping, update, and the record of it.
@@ -183,13 +231,17 @@ impl<'c> Run<'c> {
         let config = self.config;
         let state = &mut self.progress.state;
         let step = state.step + 1;
-        let gradient = GlobalGradient::of(&self.progress.decoder, &data.batches, &self.loss);
+        let gradient =
+            GlobalGradient::of_ranks(&self.progress.decoder, &data.batches, &self.loss, self.ranks)?;
         let loss = gradient.loss;
         let gradients = self.progress.optimizer.trained(gradient.gradients);
         let norm = gradients.norm();
         for (what, value) in [("loss", loss.total), ("norm of the gradient", norm)] {
             if !value.is_finite() {
-                let kept = keep_batch::write(&config.run, step, &data.batches)?;
+                let kept = match self.ranks.is_first() {
+                    true => keep_batch::write(&config.run, step, &data.batches)?,
+                    false => config.run.clone(),
+                };
                 return Err(TrainError::NotFinite { step, what, value, kept });
             }
         }
@@ -223,7 +275,9 @@ impl<'c> Run<'c> {
             tokens_per_s: step_tokens as f64 / seconds,
             mfu: self.flops.0 * positions / seconds / self.flops.1,
         };
-        self.metrics.write(&Line::Step(record))?;
+        if let Some(metrics) = &mut self.metrics {
+            metrics.write(&Line::Step(record))?;
+        }
         observe(Event::Step(&record));
         Ok(())
     }
@@ -290,7 +344,9 @@ impl<'c> Run<'c> {
             last = Some(scores.all.loss);
             observe(Event::Evaluated { step, average, scores: &scores });
             let of = if average { "average" } else { "weights" };
-            self.metrics.write(&Line::Evaluation { step, of: of.into(), scores })?;
+            if let Some(metrics) = &mut self.metrics {
+                metrics.write(&Line::Evaluation { step, of: of.into(), scores })?;
+            }
         }
         Ok(last)
     }
@@ -307,13 +363,15 @@ impl<'c> Run<'c> {
     fn save(&mut self, heldout: Option<f64>, observe: Observer<'_>) -> Result<(), TrainError> {
         let state = &mut self.progress.state;
         let step = state.step;
-        if let Some(loss) = heldout.filter(|loss| state.best.is_none_or(|best| *loss < best.loss)) {
+        // What is no number is never the best, and JSON has no form for it.
+        let better = |loss: &f64| loss.is_finite() && state.best.is_none_or(|best| *loss < best.loss);
+        if let Some(loss) = heldout.filter(better) {
             state.best = Some(crate::state::Best { step, loss });
         }
         let run = &self.config.run;
         if let Some(adapter) = self.progress.optimizer.adapter(&self.progress.decoder) {
             let base = &self.config.model.from;
-            adapter.write(&run.join("adapter"), base).map_err(|e| TrainError::Record(e.to_string()))?;
+            adapter.write(&run.join("adapter"), base)?;
         }
         let path = self.progress.save(run).map_err(|source| TrainError::Save {
             step,
@@ -330,12 +388,27 @@ impl<'c> Run<'c> {
 
     /// Draws the curves; a failure of that ends no run.
     fn draw(&self, observe: Observer<'_>) {
-        let drawn = report::read(&self.config.run).map_err(|e| e.to_string()).and_then(|lines| {
-            report::draw(&lines, &self.config.run.join("curves.svg")).map_err(|e| e.to_string())
-        });
+        if !self.ranks.is_first() {
+            return;
+        }
+        let drawn = report::read(&self.config.run)
+            .map_err(|e| e.to_string())
+            .and_then(|lines| report::draw(&lines, &self.config.run.join(CURVES)).map_err(|e| e.to_string()));
         if let Err(e) = drawn {
             observe(Event::Note(&format!("the curves could not be drawn: {e}")));
         }
+    }
+}
+
+/// Keeps other processes out of a run's directory for as long as the file is held.
+fn lock(run: &Path) -> Result<fs::File, TrainError> {
+    fs::create_dir_all(run).map_err(TrainError::file("make", run))?;
+    let path = run.join(LOCK);
+    let file = fs::File::create(&path).map_err(TrainError::file("write", &path))?;
+    match file.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => Err(TrainError::Locked(run.into())),
+        // Where the file system knows no locks, there is none.
+        _ => Ok(file),
     }
 }
 
@@ -355,7 +428,10 @@ fn write_inputs(config: &RunConfig, store: &TokenStore, model: &MixtralConfig) -
 }
 
 /// Multiply-adds of the machine per second, measured.
-fn machine_rate(config: &RunConfig) -> f64 {
+fn machine_rate(config: &RunConfig, device: &Device) -> f64 {
+    if config.device != DeviceKind::Cpu {
+        return product_rate(device);
+    }
     let threads = match config.threads {
         0 => thread::available_parallelism().map_or(1, usize::from),
         threads => threads,

@@ -5,12 +5,13 @@ use crate::{
     config::{DeviceKind, RunConfig},
     error::TrainError,
     optimizer::{Moments, Optimizer, Pair, Slot},
+    own_data,
     state::RunState,
 };
 use blackletter_dataset::{RowStream, TokenStore};
 use blackletter_model::{
     Checkpoint, MixtralConfig,
-    decoder::{Decoder, Device, Parameter, Tensor},
+    decoder::{Decoder, Parameter, Tensor},
 };
 use std::{
     fs,
@@ -19,6 +20,8 @@ use std::{
 
 /// Name of the configuration in a run.
 pub const CONFIG: &str = "config.toml";
+/// Name of the file that a process which trains holds locked.
+pub const LOCK: &str = ".lock";
 /// Name of the folder of checkpoints in a run.
 pub const CHECKPOINTS: &str = "checkpoints";
 
@@ -37,6 +40,8 @@ impl Plan {
     /// # Errors
     /// When something cannot be opened or does not fit.
     pub fn new(config: &RunConfig) -> Result<Self, TrainError> {
+        // A device that is not there is told before anything is written.
+        config.device.place().open()?;
         let store = TokenStore::open(&config.data.store)?;
         let stream = RowStream::new(&store, &config.stream)?;
         let tokenizer = &store.manifest().tokenizer;
@@ -70,9 +75,8 @@ impl Plan {
         if config.loss.load_balancing >= 0.0 {
             model.router_aux_loss_coef = config.loss.load_balancing;
         }
-        model
-            .validate()
-            .map_err(|source| TrainError::Geometry { name: config.model.geometry.clone(), source })?;
+        let name = if config.model.from.is_empty() { &config.model.geometry } else { &config.model.from };
+        model.validate().map_err(|source| TrainError::Geometry { name: name.clone(), source })?;
         Ok(Self { store, stream, model, from })
     }
 }
@@ -113,9 +117,11 @@ impl Progress {
     /// # Errors
     /// When the weights to go on from cannot be read.
     pub fn new(config: &RunConfig, plan: &Plan) -> Result<Self, TrainError> {
-        let device = match config.device {
-            DeviceKind::Cpu => Device::flex().autodiff(),
-        };
+        let mut device = config.device.place().open()?.autodiff();
+        // The fused bodies do it by themselves.
+        if config.recompute && config.device != DeviceKind::Cpu {
+            device = device.gradient_checkpointing();
+        }
         let decoder = match &plan.from {
             Some(checkpoint) => {
                 let mut decoder = Decoder::from_checkpoint(checkpoint, &device)?;
@@ -159,6 +165,12 @@ impl Progress {
                 )));
             }
         }
+        let (then, now) = (stored.documents.len(), self.documents.len());
+        if then != now {
+            return Err(TrainError::Mismatch(format!(
+                "the run was begun with {then} documents to train on, the token store has {now} now: resume with the same store"
+            )));
+        }
         let device = self.decoder.device().without_autodiff();
         let mut take = |kind: &str, key: &str, dims: [usize; 2]| {
             stored.take(&format!("{kind}/{key}"), dims).map(|data| Tensor::<2>::from_data(data, &device))
@@ -189,9 +201,7 @@ impl Progress {
             }
         }
         self.average = average;
-        if stored.documents.len() == self.documents.len() {
-            self.documents = stored.documents;
-        }
+        self.documents = stored.documents;
         self.state = stored.state;
         Ok(())
     }
@@ -250,7 +260,10 @@ pub fn prepare_directory(config: &RunConfig, resume: bool) -> Result<(), TrainEr
     if resume && !holds_run {
         return Err(TrainError::NoRun(dir.clone()));
     }
-    if !holds_run && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+    let other = |name: &std::ffi::OsStr| name != own_data::FOLDER && name != LOCK;
+    if !holds_run
+        && fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| other(&entry.file_name())))
+    {
         return Err(TrainError::Occupied(dir.clone()));
     }
     Ok(())

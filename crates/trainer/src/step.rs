@@ -3,7 +3,10 @@
 //! Cross-entropy is the sum over the targets of the whole global batch divided by their count; the load-balancing loss is
 //! pooled within each micro-batch and averaged over them. So neither depends on how micro-batches are dealt out.
 
-use blackletter_model::decoder::{Batch, Decoder, LossOptions, Tensor, add_gradients, sum_of_squares};
+use crate::{error::TrainError, ranks::Ranks};
+use blackletter_model::decoder::{
+    Batch, Decoder, LossOptions, Tensor, TensorData, add_gradients, sum_of_squares,
+};
 use serde::{Deserialize, Serialize};
 
 /// The parts of a global batch's loss.
@@ -60,6 +63,90 @@ impl GlobalGradient {
             }
         }
         Self { gradients, loss }
+    }
+
+    /// The same over all ranks, each of which has the same weights and `micro_batches`: they are dealt out in rounds, and the
+    /// gradients of a round are summed while the next is made. All ranks get the whole gradient and loss.
+    ///
+    /// # Errors
+    /// When the ranks do not hear each other any more.
+    pub fn of_ranks(
+        decoder: &Decoder,
+        micro_batches: &[Batch],
+        options: &LossOptions,
+        ranks: &Ranks,
+    ) -> Result<Self, TrainError> {
+        if ranks.count() == 1 {
+            return Ok(Self::of(decoder, micro_batches, options));
+        }
+        let targets: usize = micro_batches.iter().map(Batch::targets).sum();
+        let share = 1.0 / micro_batches.len().max(1) as f64;
+        let options = LossOptions {
+            scale: Some(1.0 / targets.max(1) as f32),
+            aux_coefficient: options.aux_coefficient * share,
+            ..*options
+        };
+        let parameters = decoder.parameters().len();
+        // Cross-entropy, z-loss, load-balancing loss, total; then for each parameter whether it has a gradient.
+        let mut numbers = vec![0.0; 4 + parameters];
+        let mut sums: Vec<Vec<f32>> = Vec::new();
+        let finish = |sums: &mut Vec<Vec<f32>>| -> Result<(), TrainError> {
+            let first = sums.is_empty();
+            for at in 0..parameters {
+                let new = ranks.finish_sum()?;
+                match sums.get_mut(at).filter(|_| !first) {
+                    Some(sum) => sum.iter_mut().zip(new).for_each(|(sum, new)| *sum += new),
+                    None => sums.push(new),
+                }
+            }
+            Ok(())
+        };
+        let rounds = micro_batches.len().div_ceil(ranks.count());
+        for round in 0..rounds {
+            let mut gradients: Vec<Option<Tensor<2>>> = vec![None; parameters];
+            if let Some(batch) = ranks.share(micro_batches, round) {
+                let part = decoder.loss(batch, &options);
+                let total = part.cross_entropy + part.z_loss + options.aux_coefficient * part.aux_loss;
+                for (sum, new) in
+                    numbers.iter_mut().zip([part.cross_entropy, part.z_loss, part.aux_loss * share, total])
+                {
+                    *sum += new;
+                }
+                let mut new = part.total.backward();
+                drop(part);
+                gradients =
+                    decoder.parameters().into_iter().map(|p| p.tensor.grad_remove(&mut new)).collect();
+            }
+            if round > 0 {
+                finish(&mut sums)?;
+            }
+            for (at, (gradient, parameter)) in gradients.into_iter().zip(decoder.parameters()).enumerate() {
+                let values = match gradient {
+                    Some(gradient) => {
+                        numbers[4 + at] = 1.0;
+                        gradient.into_data().try_to_vec().unwrap_or_default()
+                    }
+                    None => vec![0.0; parameter.tensor.dims().iter().product()],
+                };
+                ranks.start_sum(values)?;
+            }
+        }
+        if rounds > 0 {
+            finish(&mut sums)?;
+        }
+        ranks.sum(&mut numbers)?;
+        let device = decoder.device().without_autodiff();
+        let gradients = sums
+            .into_iter()
+            .zip(decoder.parameters())
+            .zip(&numbers[4..])
+            .map(|((sum, parameter), has)| {
+                (*has > 0.0)
+                    .then(|| Tensor::from_data(TensorData::new(sum, parameter.tensor.dims()), &device))
+            })
+            .collect();
+        let [cross_entropy, z_loss, aux_loss, total] = [0, 1, 2, 3].map(|at| numbers[at]);
+        Ok(Self { gradients, loss: StepLoss { total, cross_entropy, z_loss, aux_loss } })
     }
 
     /// The Euclidean norm over all parameters.

@@ -95,7 +95,7 @@ fn random_model(name: &str) -> Result<PathBuf, Failure> {
 
 /// Measure how fast a model trains
 ///
-/// Prints one JSON object: tokens per second (median over the steps; a step is forward, backward, clipping and AdamW on
+/// Prints one JSON object: tokens per second (median over the steps; a step is forward, backward, clipping and update on
 /// random tokens), `mfu` (the products' share of the multiply-add rate measured in the same run), peak memory, seconds per
 /// step and the losses. One more step comes before those that are timed.
 #[derive(Debug, clap::Args)]

@@ -46,6 +46,9 @@ impl Args {
         let record = ModelRecord::read(&folder)?;
         let list = folder.join(DOCUMENTS_FILE);
         let domains = if list.is_file() { consumed::domains(&consumed::read(&list)?) } else { Vec::new() };
+        if self.format == Format::EuSummary && !list.is_file() {
+            eprintln!("note: there is no {}: the summary names no internet domains", list.display());
+        }
         let options = BomOptions { time: now(), metrics: report::metrics(&self.evals)?, domains };
         let text = match self.format {
             Format::Cyclonedx => serde_json::to_string_pretty(&cyclonedx(&record, &options))? + "\n",

@@ -331,8 +331,8 @@ impl Show {
 
 /// Check a corpus against its record
 ///
-/// Computes everything in provenance.json anew from the shards: the hash of every file and every document, the counts, the
-/// root. Names the first document that differs, and then fails.
+/// Computes anew from the shards what provenance.json says of them: the hash of every file and every document, the counts of
+/// parts and sources, the roots. Names the first document that differs, and then fails.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  blackletter corpus audit corpus/")]
 pub struct Audit {
@@ -384,19 +384,19 @@ fn print_record(out: &Path, record: &Provenance) -> Result<(), Failure> {
 }
 
 /// A bar for the step at work, on a terminal; a line for each step that is done, anywhere.
-struct Progress {
+pub(super) struct Progress {
     bar: Mutex<ProgressBar>,
     style: ProgressStyle,
 }
 
 impl Progress {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let template = "{msg:<12} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
         let style = ProgressStyle::with_template(template)?;
         Ok(Self { bar: Mutex::new(ProgressBar::hidden()), style })
     }
 
-    fn hear(&self, event: Event<'_>) {
+    pub(super) fn hear(&self, event: Event<'_>) {
         let Ok(mut bar) = self.bar.lock() else { return };
         match event {
             Event::Begin { step, bytes } => {

@@ -70,7 +70,7 @@ impl Build {
             bar.set_length(all);
             bar.set_position(done);
         };
-        let inputs = Inputs { corpus: self.corpus, tokenizer: self.tokenizer, sft: self.sft };
+        let inputs = Inputs { corpus: Some(self.corpus), tokenizer: self.tokenizer, sft: self.sft };
         let manifest = build(&inputs, &self.out, &mut progress)?;
         bar.finish_and_clear();
         for input in &manifest.sft.inputs {

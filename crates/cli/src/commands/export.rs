@@ -1,20 +1,39 @@
 //! `blackletter export`
 
+use super::export_gguf;
 use crate::{failure::Failure, output};
 use blackletter_model::Dtype;
 use blackletter_trainer::{ExportOptions, Identity, Which, export};
 use std::path::PathBuf;
 
-/// Write a model directory from a run
+/// Write a model directory from a run, or a model as a GGUF file
 ///
 /// The directory holds what transformers loads: config.json, generation_config.json, model.safetensors, tokenizer.json,
 /// tokenizer_config.json with the chat template, special_tokens_map.json. With --corpus it also holds documents.parquet, every
 /// document with the tokens that were learned from, and provenance.json, which `audit`, `bom` and `report` read.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "EXAMPLE:\n  blackletter export --run runs/nano --out models/nano --corpus data/corpus"
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "EXAMPLES:\n  blackletter export --run runs/nano --out models/nano --corpus data/corpus\n  \
+                  blackletter export gguf models/nano --dtype q8_0 --out nano.gguf"
 )]
 pub struct Args {
+    #[command(subcommand)]
+    to: Option<To>,
+    #[command(flatten)]
+    directory: Option<Directory>,
+}
+
+/// Other forms than a directory.
+#[derive(Debug, clap::Subcommand)]
+enum To {
+    Gguf(export_gguf::Args),
+}
+
+/// A run and the directory that is made of it.
+#[derive(Debug, clap::Args)]
+struct Directory {
     /// The run's directory.
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
@@ -74,6 +93,18 @@ fn which(text: &str) -> Result<Which, String> {
 
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
+        match (self.to, self.directory) {
+            (Some(To::Gguf(args)), _) => args.run(),
+            (None, Some(directory)) => directory.write(),
+            (None, None) => {
+                Err(Failure::usage("name a run with --run and the directory to write with --out"))
+            }
+        }
+    }
+}
+
+impl Directory {
+    fn write(self) -> Result<(), Failure> {
         let options = ExportOptions {
             dtype: self.dtype.into(),
             averaged: self.averaged,

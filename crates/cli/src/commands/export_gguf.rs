@@ -1,4 +1,4 @@
-//! `blackletter export-gguf`
+//! `blackletter export gguf`
 
 use super::model;
 use crate::failure::Failure;
@@ -10,7 +10,7 @@ use std::{fs, path::PathBuf};
 /// The file holds weights and tokenizer. llama.cpp knows no sliding window for this architecture: it gives the model's own results
 /// as long as prompt and output fit the window, and others beyond it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "EXAMPLE:\n  blackletter export-gguf ./nano --dtype q8_0 --out nano.gguf")]
+#[command(after_help = "EXAMPLE:\n  blackletter export gguf ./nano --dtype q8_0 --out nano.gguf")]
 pub struct Args {
     /// The model: a directory, or owner/name[@revision] on the Hugging Face Hub.
     #[arg(value_name = "DIR|OWNER/NAME")]

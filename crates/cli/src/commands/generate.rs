@@ -17,10 +17,7 @@ use blackletter_engine::{
 use blackletter_model::GenerationConfig;
 use blackletter_tokenizer::SpecialTokens;
 use blackletter_trace::{Index, SpanOptions};
-use std::{
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::{ops::ControlFlow, path::PathBuf};
 
 /// Continue a prompt with a model
 ///
@@ -174,6 +171,8 @@ impl Args {
             }
             (None, None) => None,
         };
+        // What cannot be traced with is told before anything is made.
+        let index = self.result.trace.as_deref().map(Index::open).transpose()?;
         let ids_only = text.is_none()
             && self.result.format == Format::Ids
             && self.sampling.stop.is_empty()
@@ -213,12 +212,12 @@ impl Args {
         if grammar.is_some() {
             report_incomplete(&made);
         }
-        if let Some(folder) = &self.result.trace {
-            output::print(traced(folder, &pipeline, &prompt, &made)?)?;
-            return interrupt::outcome();
-        }
         if self.result.no_prompt {
             prompt = Prompt { text: String::new(), ids: Vec::new() };
+        }
+        if let Some(index) = &index {
+            output::print(traced(index, &pipeline, &prompt, &made)?)?;
+            return interrupt::outcome();
         }
         output::print(self.result.render(&pipeline, &prompt, made.iter().map(|g| g.ids.as_slice())))?;
         interrupt::outcome()
@@ -281,12 +280,11 @@ impl ResultArgs {
 
 /// Texts with the spans of their continuations in the training data.
 fn traced(
-    folder: &Path,
+    index: &Index,
     pipeline: &Pipeline,
     prompt: &Prompt,
     made: &[Generated],
 ) -> Result<String, Failure> {
-    let index = Index::open(folder)?;
     let objects = made
         .iter()
         .map(|one| {
@@ -303,12 +301,13 @@ fn traced(
 /// Says which texts under a constraint are not whole.
 fn report_incomplete(made: &[Generated]) {
     for (number, text) in (1..).zip(made) {
-        if matches!(text.finish_reason, FinishReason::Length | FinishReason::Interrupted) {
-            let tokens = text.ids.len();
-            eprintln!(
-                "incomplete: text {number} ends after {tokens} tokens, before it is whole; raise --max-new-tokens"
-            );
-        }
+        let hint = match text.finish_reason {
+            FinishReason::Length => "; raise --max-new-tokens",
+            FinishReason::Interrupted => "",
+            FinishReason::Eos | FinishReason::Stop | FinishReason::Whole => continue,
+        };
+        let tokens = text.ids.len();
+        eprintln!("incomplete: text {number} ends after {tokens} tokens, before it is whole{hint}");
     }
 }
 

@@ -4,18 +4,22 @@ use super::model;
 use crate::failure::Failure;
 use blackletter_engine::{WeightDtype, quantise_checkpoint};
 use blackletter_model::Checkpoint;
+use blackletter_provenance::{ModelRecord, ModelRecordError};
 use std::{fs, path::PathBuf};
 
 /// Files beside the weights that go along.
-const COMPANIONS: [&str; 10] = [
+const COMPANIONS: [&str; 13] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
     "special_tokens_map.json",
     "added_tokens.json",
-    "provenance.json",
+    "documents.parquet",
+    "curves.svg",
     "README.md",
     "LICENSE",
+    "LICENSE.md",
     "LICENSE.txt",
     "NOTICE",
 ];
@@ -67,6 +71,17 @@ impl Args {
             fs::copy(source.join(name), out.join(name)).map_err(cannot)?;
         }
         quantise_checkpoint(&source, out, dtype, self.threads.map(usize::from))?;
+        match ModelRecord::read(&source) {
+            Err(ModelRecordError::Missing { .. }) => {}
+            // The documents stay the same; the files are others.
+            record => {
+                let mut record = record?;
+                let bits = if matches!(self.dtype, Blocks::Q8) { 8 } else { 4 };
+                record.model.description =
+                    format!("{} Weights in {bits}-bit blocks.", record.model.description).trim().to_owned();
+                record.write(out)?;
+            }
+        }
         eprintln!("wrote {}", out.display());
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::model::ModelOptions;
 use crate::failure::Failure;
+use blackletter_engine::Pipeline;
 use blackletter_server::{Keys, Settings, serve};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -65,7 +66,7 @@ impl Args {
             );
         }
         let files = self.model.files()?;
-        let pipeline = self.model.load(true)?;
+        let pipeline = Pipeline::load(&files, &self.model.load_options(), true)?;
         let settings = Settings {
             address: SocketAddr::new(self.host, self.port),
             model: self.model_name.unwrap_or_else(|| self.model.served_name()),

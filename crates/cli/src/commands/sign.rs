@@ -3,7 +3,10 @@
 use super::model;
 use crate::{failure::Failure, output};
 use blackletter_provenance::{SIGNATURE_FILE, sign, verify};
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Sign a model with a private key
 ///
@@ -18,15 +21,26 @@ pub struct SignArgs {
     /// The private key, PEM, on P-256, P-384 or P-521.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// The signature's file [default: model.sig in the directory].
+    /// The signature's file, which lies elsewhere [default: model.sig in the directory].
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
 }
 
 impl SignArgs {
     pub fn run(self) -> Result<(), Failure> {
-        let bundle = sign(&self.model, &read(&self.key)?)?;
         let path = self.signature.unwrap_or_else(|| self.model.join(SIGNATURE_FILE));
+        // Every other file of the directory is signed, so that a signature among them would break itself.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let (Ok(parent), Ok(folder)) = (parent.canonicalize(), self.model.canonicalize())
+            && parent.starts_with(&folder)
+            && !(parent == folder && path.file_name().is_some_and(|name| name == SIGNATURE_FILE))
+        {
+            return Err(Failure::usage(format!(
+                "--signature {} lies in the directory that it is to sign: only {SIGNATURE_FILE} may; name a file elsewhere",
+                path.display()
+            )));
+        }
+        let bundle = sign(&self.model, &read(&self.key)?)?;
         fs::write(&path, bundle)
             .map_err(|e| Failure::failed(format!("cannot write {}: {e}", path.display())))?;
         eprintln!("wrote {}", path.display());

@@ -1,5 +1,6 @@
 //! `blackletter tokenizer`
 
+use super::text::read_text;
 use crate::{
     failure::Failure,
     output::{self, Output},
@@ -12,11 +13,7 @@ use blackletter_tokenizer::{
 };
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{
-    fs,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Text held at a time while counting.
 const BATCH_BYTES: usize = 32 << 20;
@@ -81,6 +78,8 @@ pub struct Train {
 impl Train {
     fn run(self) -> Result<(), Failure> {
         let Recipe::Kl3m001 = self.recipe;
+        let options = TrainOptions { vocab_size: self.vocab_size, min_frequency: self.min_frequency };
+        options.check().map_err(Failure::usage)?;
         use_threads(self.threads)?;
         let mut words = WordCounts::new()?;
         in_batches(&self.corpus, |batch| {
@@ -88,7 +87,6 @@ impl Train {
             Ok(())
         })?;
         eprintln!("{} different pieces of text; learning which to join", words.len());
-        let options = TrainOptions { vocab_size: self.vocab_size, min_frequency: self.min_frequency };
         let trained = train::train(words, &options)?;
         trained.write(&self.out)?;
         if trained.vocab_size < self.vocab_size {
@@ -133,7 +131,7 @@ pub struct Encode {
     /// Read JSON lines and print a list for the field `text` of each.
     #[arg(long)]
     jsonl: bool,
-    /// The text, in UTF-8; standard input if none is given.
+    /// The text, in UTF-8; standard input if none or `-` is given.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -141,7 +139,7 @@ pub struct Encode {
 impl Encode {
     fn run(self) -> Result<(), Failure> {
         let tokenizer = Tokenizer::load(&self.tokenizer)?;
-        let text = read_text(self.file.as_deref())?;
+        let text = read_text(self.file.as_deref().unwrap_or(Path::new("-")))?;
         if !self.jsonl {
             return output::print(self.list(&tokenizer, &text)?);
         }
@@ -186,7 +184,7 @@ pub struct Decode {
     /// Leave special tokens out.
     #[arg(long)]
     skip_special: bool,
-    /// A JSON list of ids; standard input if none is given.
+    /// A JSON list of ids; standard input if none or `-` is given.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -194,7 +192,7 @@ pub struct Decode {
 impl Decode {
     fn run(self) -> Result<(), Failure> {
         let tokenizer = Tokenizer::load(&self.tokenizer)?;
-        let list = read_text(self.file.as_deref())?;
+        let list = read_text(self.file.as_deref().unwrap_or(Path::new("-")))?;
         let ids: Vec<u32> = serde_json::from_str(&list)
             .map_err(|e| Failure::failed(format!("the input is not a JSON list of ids: {e}")))?;
         if let Some((place, id)) = ids.iter().enumerate().find(|&(_, &id)| tokenizer.token(id).is_none()) {
@@ -276,21 +274,6 @@ pub fn use_threads(threads: Option<usize>) -> Result<(), Failure> {
         return Err(Failure::usage("--threads must be at least 1"));
     }
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
-}
-
-fn read_text(file: Option<&Path>) -> Result<String, Failure> {
-    let (name, bytes) = match file {
-        Some(path) => (path.display().to_string(), fs::read(path)),
-        None => ("standard input".to_string(), {
-            let mut bytes = Vec::new();
-            io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
-        }),
-    };
-    let bytes = bytes.map_err(|e| Failure::failed(format!("cannot read {name}: {e}")))?;
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Failure::failed(format!("{name} is not UTF-8: byte {at} begins no character; convert it first"))
-    })
 }
 
 /// Passes texts on in batches of (dataset, text), showing how far it is on standard error.

@@ -1,8 +1,11 @@
 //! `blackletter train`
 
-use super::training_view::View;
+use super::{corpus::Progress, training_view::View};
 use crate::{failure::Failure, interrupt, output};
-use blackletter_trainer::{ConfigError, Outcome, RunConfig, TrainError, config::DEFAULT, train};
+use blackletter_corpus::steps::Watch;
+use blackletter_trainer::{
+    ConfigError, Outcome, RunConfig, TrainError, config::DEFAULT, prepare_own_data, ranks::Ranks, train,
+};
 use std::path::PathBuf;
 
 /// Train a model
@@ -32,13 +35,14 @@ pub struct Args {
 
 /// Train a model further, as a whole or through a low-rank adapter
 ///
-/// The same runs as `train`, from the weights of a model: model.from names it, and data.store a token store made with its
-/// tokenizer (`dataset build --tokenizer MODEL --sft EXAMPLES.jsonl`). With adapter.rank above 0 only an adapter (LoRA) is
+/// The same runs as `train`, from the weights of a model: model.from names it, data.texts files and folders of text, data.examples
+/// JSON lines of examples, or data.store a token store made with the model's tokenizer (`dataset build`). With adapter.rank above 0 only an adapter (LoRA) is
 /// trained, which is in the run's folder `adapter` in PEFT's format: `generate --adapter` uses it, `merge` puts it into the
 /// weights. Without it all weights are, and `export` writes the model.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "EXAMPLES:\n  blackletter finetune run.toml --set model.from=models/nano --set adapter.rank=16 --set schedule.peak=1e-3\n  blackletter finetune run.toml --resume"
+    after_help = "EXAMPLES:\n  blackletter finetune run.toml --set model.from=models/nano --set data.texts=contracts/ --set data.license=LicenseRef-mine\n  \
+                  blackletter finetune run.toml --set model.from=models/nano --set data.examples=examples.jsonl --set adapter.rank=16\n  blackletter finetune run.toml --resume"
 )]
 pub struct Finetune {
     #[command(flatten)]
@@ -57,8 +61,13 @@ impl Args {
     }
 
     fn start(self, from_model: bool) -> Result<(), Failure> {
-        let Some(file) = self.file else { return output::print(DEFAULT) };
-        let config = RunConfig::load(&file, &self.settings).map_err(refused)?;
+        let Some(file) = self.file else {
+            return match self.settings.is_empty() {
+                true => output::print(DEFAULT),
+                false => Err(Failure::usage("--set changes a run's file: name one, RUN.toml")),
+            };
+        };
+        let mut config = RunConfig::load(&file, &self.settings).map_err(refused)?;
         if from_model && config.model.from.is_empty() {
             return Err(Failure::usage(
                 "model.from = \"\" is not usable: finetune needs the directory of a model",
@@ -68,17 +77,29 @@ impl Args {
             return output::print(config.to_toml());
         }
         interrupt::catch()?;
+        let progress = Progress::new()?;
+        let watch = Watch { event: &|event| progress.hear(event), stop: &interrupt::asked };
+        match prepare_own_data(&mut config, self.resume, watch) {
+            Ok(()) => {}
+            Err(TrainError::Texts(e)) if e.is_stop() => return Err(Failure::Interrupted),
+            Err(e) => return Err(e.into()),
+        }
         let mut view = View::new();
         let outcome = train(&config, self.resume, &interrupt::asked, &mut |event| view.show(&event));
         view.end();
+        if outcome.is_ok() {
+            Ranks::join().leave();
+        }
         match outcome {
             Ok(Outcome::Finished) => Ok(()),
             Ok(Outcome::Stopped) => {
                 let command = if from_model { "finetune" } else { "train" };
-                eprintln!(
-                    "stopped and saved: go on with `blackletter {command} {} --resume`",
-                    file.display()
-                );
+                if Ranks::join().is_first() {
+                    eprintln!(
+                        "stopped and saved: go on with `blackletter {command} {} --resume`",
+                        file.display()
+                    );
+                }
                 Err(Failure::Interrupted)
             }
             Err(TrainError::Config(e)) => Err(refused(e)),

@@ -149,6 +149,10 @@ fn a_signature_holds_until_something_changes() {
     assert_eq!(run(&["sign", folder, "--key", key.to_str().unwrap()]).code, 0);
     let verify = || run(&["verify", folder, "--key", shown.to_str().unwrap()]);
     assert_eq!(verify().code, 0, "{}", verify().stderr);
+    let among = model.path().join("other.sig");
+    let ended =
+        run(&["sign", folder, "--key", key.to_str().unwrap(), "--signature", among.to_str().unwrap()]);
+    assert!(ended.code == 2 && ended.stderr.contains("elsewhere") && !among.exists(), "{}", ended.stderr);
     flip(&model.path().join("model.safetensors"), 3);
     let ended = verify();
     assert!(ended.code == 1 && ended.stderr.contains("model.safetensors was changed"), "{}", ended.stderr);

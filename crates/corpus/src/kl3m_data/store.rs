@@ -165,6 +165,12 @@ fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Its name begins with a dot, so that a listing passes it over while it is half written.
     let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
     file.write_all(bytes)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Temporary files are for their owner alone; objects are for all whom the folder lets in.
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
     Ok(())

@@ -72,7 +72,7 @@ pub struct Transfer<'a> {
 }
 
 /// Copies objects of `stages` from one store to another; those that are there already are not read again. `datasets`: only
-/// these. `limit`: at most so many of each stage.
+/// these. `limit`: at most so many of each stage, and of each dataset where datasets are named.
 ///
 /// # Errors
 /// When a store cannot be reached, read or written, and when it has no such objects.

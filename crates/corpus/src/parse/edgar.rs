@@ -5,6 +5,9 @@
 
 use super::{Budget, PART, ParseError, Parsed, iso_date, parse_within, plain, unreadable, uuencode};
 
+/// Bytes between the brackets of an SGML mark, at most.
+const LONGEST_MARK: usize = 32;
+
 /// Reads a submission.
 pub(super) fn parse(text: &str, budget: &mut Budget) -> Result<Vec<Parsed>, ParseError> {
     let header_end = text.find("<DOCUMENT>").unwrap_or(text.len());
@@ -265,7 +268,9 @@ fn without_marks(line: &str) -> String {
     while let Some(open) = rest.find('<') {
         kept.push_str(&rest[..open]);
         let after = &rest[open + 1..];
-        let mark = after.find('>').map(|end| &after[..end]).filter(|mark| {
+        // No mark is longer: a line of nothing but `<` costs no more than another.
+        let end = after.bytes().take(LONGEST_MARK + 1).position(|byte| byte == b'>');
+        let mark = end.map(|end| &after[..end]).filter(|mark| {
             let name = mark.trim_start_matches('/');
             let known =
                 ["PAGE", "TABLE", "CAPTION", "S", "C", "FN", "TEXT", "R", "ARTICLE", "LEGEND", "MULTIPLIER"];

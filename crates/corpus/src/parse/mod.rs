@@ -219,7 +219,11 @@ fn read(format: Format, name: &str, bytes: &[u8], budget: &mut Budget) -> Result
     let text = || encoding::decode(bytes);
     let mut parsed = match format {
         Format::Pdf => pdf::parse(bytes)?,
-        Format::Docx => docx::parse(bytes, budget)?,
+        Format::Docx => match docx::parse(bytes, budget) {
+            // An archive that holds such a file as it is looks like one.
+            Err(ParseError::Incomplete { .. }) => zip::parse(name, bytes, budget)?,
+            read => read?,
+        },
         Format::Zip => zip::parse(name, bytes, budget)?,
         Format::Edgar => edgar::parse(&text()?, budget)?,
         Format::UuEncoded => edgar::parse_uuencoded(name, &text()?, budget)?,
@@ -262,7 +266,7 @@ pub(crate) fn iso_date(text: &str) -> String {
     let text = text.trim().trim_end_matches('.');
     let build = |year: &str, month: u32, day: &str| -> Option<String> {
         let (year, day): (u32, u32) = (year.parse().ok()?, day.parse().ok()?);
-        ((1500..2200).contains(&year) && (1..=12).contains(&month) && day <= 31)
+        ((1500..2200).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day))
             .then(|| format!("{year:04}-{month:02}-{day:02}"))
     };
     let words: Vec<&str> =
@@ -300,6 +304,7 @@ mod tests {
             ("Sept. 29, 2014.", "2014-09-29"),
             ("the third day of January", "the third day of January"),
             ("99999999", "99999999"),
+            ("20240200", "20240200"),
             ("日本語日本語日本", "日本語日本語日本"),
         ] {
             assert_eq!(iso_date(given), expected);

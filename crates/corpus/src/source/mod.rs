@@ -156,9 +156,6 @@ pub enum SourceError {
         /// What is wrong.
         reason: String,
     },
-    /// Reading was asked to stop.
-    #[error("stopped")]
-    Stopped,
 }
 
 impl SourceError {

@@ -129,7 +129,6 @@ fn item(number: u64, line: &[u8], file: &InputFile, spec: &SourceSpec) -> Item {
         fields.remove(own);
     }
     if let Some(Value::Object(extras)) = fields.remove("extras") {
-        records::state(&mut document, &Map::new());
         let extras = extras.iter().filter_map(|(name, value)| Some((name.clone(), records::as_text(value)?)));
         document.extras.extend(extras);
     }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::{fs::File, io, mem};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Text of a part, in bytes, but for a single document that is larger.
 const PART_TEXT: u64 = 16 << 20;
 /// Text that becomes a batch.

@@ -46,9 +46,6 @@ pub enum StepError {
     /// Duplicates cannot be found.
     #[error(transparent)]
     Dedup(#[from] crate::dedup::DedupError),
-    /// Evaluation texts cannot be read.
-    #[error(transparent)]
-    Texts(#[from] crate::texts::TextsError),
     /// A result cannot be written down.
     #[error("cannot write a result down: {0}")]
     Result(#[from] serde_json::Error),
@@ -223,10 +220,17 @@ impl Store {
         write_whole(&temporary.path().join(RESULT), &serde_json::to_vec(&done)?)?;
         sync_folder(temporary.path())?;
         if folder.exists() {
+            // The same work, done beside this by another thread.
+            if let Some(done) = read(&folder) {
+                return Ok(done);
+            }
             // A result that could not be read.
             fs::remove_dir_all(&folder).map_err(ShardError::file("remove", &folder))?;
         }
-        fs::rename(temporary.path(), &folder).map_err(ShardError::file("write", &folder))?;
+        if let Err(e) = fs::rename(temporary.path(), &folder) {
+            // Another thread may have put the same there just now.
+            return read(&folder).ok_or_else(|| ShardError::file("write", &folder)(e).into());
+        }
         let _ = temporary.keep();
         sync_folder(&self.folder)?;
         done.place(&folder);

@@ -79,6 +79,20 @@ fn every_entry_of_a_zip_is_read_by_its_own_content() {
 }
 
 #[test]
+fn a_zip_of_docx_that_are_stored_as_they_are_is_a_zip() {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for name in ["one.docx", "two.docx"] {
+        writer.start_file(name, stored).unwrap();
+        writer.write_all(&docx()).unwrap();
+    }
+    let documents = parsed(&writer.finish().unwrap().into_inner());
+    let parts: Vec<&str> = documents.iter().map(|document| document.extras["part"].as_str()).collect();
+    assert_eq!(parts, ["one.docx", "two.docx"]);
+    assert!(documents.iter().all(|document| document.markdown.starts_with("# Lamp Agreement")));
+}
+
+#[test]
 fn a_zip_bomb_is_refused() {
     let zeros = vec![b' '; 64 << 20];
     let bytes = archive(&[("bomb.txt", &zeros)]);

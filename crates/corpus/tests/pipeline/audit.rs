@@ -105,6 +105,16 @@ fn an_altered_record_is_found() {
         &|record| record.parts.values_mut().next().unwrap().root = "00".repeat(32),
         "of the part `heldout`",
     );
+    alter(
+        &|record| record.parts.values_mut().next().unwrap().documents += 1,
+        "the number of documents of the part `heldout`",
+    );
+    alter(
+        &|record| record.parts.values_mut().next().unwrap().text_bytes += 1,
+        "the number of bytes of text of the part `heldout`",
+    );
+    alter(&|record| drop(record.parts.remove("train")), "of the part `train`");
+    alter(&|record| record.sources[0].text_bytes += 1, "bytes of text");
     alter(&|record| record.shards.truncate(1), "");
     alter(&|record| record.shards[0].path = "../x".into(), "leads out of the corpus");
     fs::write(&path, "{}").unwrap();

@@ -128,7 +128,7 @@ fn wrong_inputs_are_told_and_leave_nothing_that_passes_for_a_store() {
     };
     let gone = folder.path().join("gone");
     for inputs in [
-        blackletter_dataset::Inputs { corpus: gone.clone(), ..good.clone() },
+        blackletter_dataset::Inputs { corpus: Some(gone.clone()), ..good.clone() },
         blackletter_dataset::Inputs { tokenizer: gone.clone(), ..good.clone() },
         blackletter_dataset::Inputs { sft: vec![gone.join("x.jsonl")], ..good.clone() },
     ] {
@@ -146,9 +146,15 @@ fn wrong_inputs_are_told_and_leave_nothing_that_passes_for_a_store() {
     // A tokenizer's own directory neither.
     let own = build(&good, &good.tokenizer, &mut |_| ()).unwrap_err().to_string();
     assert!(own.contains("other files"), "{own}");
+    // Nor folders that are called like those of a store.
+    fs::remove_dir_all(&out).unwrap();
+    fs::create_dir_all(out.join("train")).unwrap();
+    fs::write(out.join("train/data-00000-of-00001.arrow"), "years of work").unwrap();
+    assert!(error(&good).contains("other files"));
+    assert!(out.join("train/data-00000-of-00001.arrow").exists());
     // A shard of the corpus that is damaged.
     fs::remove_dir_all(&out).unwrap();
-    fs::write(good.corpus.join("train/00000.parquet"), "no parquet").unwrap();
+    fs::write(folder.path().join("corpus/train/00000.parquet"), "no parquet").unwrap();
     assert!(error(&good).contains("00000.parquet"));
     assert!(TokenStore::open(&out).err().unwrap().to_string().contains("no token store"));
 }
@@ -166,6 +172,10 @@ fn settings_that_cannot_be_followed_are_refused_with_what_is_allowed() {
     assert!(error(StreamConfig { sft_weight: 1.5, ..config() }).starts_with("sft_weight is 1.5"));
     assert!(error(StreamConfig { sft_weight: f64::NAN, ..config() }).starts_with("sft_weight is NaN"));
     assert!(error(StreamConfig { sft_weight: 0.5, context: 8, ..config() }).contains("fits 8 tokens"));
+    // Nearly nothing but examples would be rows without end.
+    let nearly = error(StreamConfig { sft_weight: 1.0 - 1e-12, ..config() });
+    assert!(nearly.contains("segments of an epoch"), "{nearly}");
+    assert_eq!(error(StreamConfig { sft_weight: 1.0, ..config() }), "");
     let weights = |name: &str, weight| [(name.to_owned(), weight)].into();
     let unknown = error(StreamConfig { weights: weights("usx", 1.0), ..config() });
     assert!(unknown.contains("forms, usc; did you mean usc?"), "{unknown}");

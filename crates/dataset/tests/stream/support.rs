@@ -91,7 +91,7 @@ pub fn inputs(folder: &Path, train: &[Document], heldout: &[Document], examples:
     corpus(&at("corpus"), &[("train", train), ("heldout", heldout)]);
     tokenizer(&at("tokenizer"));
     fs::write(at("sft.jsonl"), examples).unwrap();
-    Inputs { corpus: at("corpus"), tokenizer: at("tokenizer"), sft: vec![at("sft.jsonl")] }
+    Inputs { corpus: Some(at("corpus")), tokenizer: at("tokenizer"), sft: vec![at("sft.jsonl")] }
 }
 
 /// Lines of examples whose answers are `n` words long.

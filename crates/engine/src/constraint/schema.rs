@@ -359,16 +359,25 @@ fn check_pattern(keyword: &str, pattern: &str, at: &str) -> Result<String, Const
     }
 }
 
-/// `.` without the line ends of ECMAScript, `\s` without what only some take for white space.
+/// White space as any reader of `\s` has it: what a negated one has to leave out.
+const ANY_SPACE: &str = concat!(
+    r"\u{9}-\u{d}\u{1c}-\u{20}\u{85}\u{a0}\u{1680}\u{2000}-\u{200a}",
+    r"\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{feff}"
+);
+
+/// `.` without the line ends of ECMAScript, `\s` without what only some take for white space, and what is not `\s` without what
+/// any of them do.
 fn narrow_pattern(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
-    let mut class = false;
-    let mut chars = pattern.chars();
+    let (mut class, mut negated) = (false, false);
+    let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
             '\\' => match chars.next() {
+                Some('s') if negated => out.push_str(ANY_SPACE),
                 Some('s') if class => out.push_str(r"\t\n\f\r "),
                 Some('s') => out.push_str(r"[\t\n\f\r ]"),
+                Some('S') if !class => out.extend(["[^", ANY_SPACE, "]"]),
                 // An escaped slash is a slash.
                 Some('/') => out.push('/'),
                 Some(next) => out.extend(['\\', next]),
@@ -377,6 +386,7 @@ fn narrow_pattern(pattern: &str) -> String {
             '.' if !class => out.push_str(r"[^\n\r\u{2028}\u{2029}]"),
             '[' if class => out.push_str(r"\["),
             _ => {
+                negated = if c == '[' { chars.peek() == Some(&'^') } else { negated && c != ']' };
                 class = (class || c == '[') && c != ']';
                 out.push(c);
             }
@@ -473,6 +483,12 @@ mod tests {
             narrow_pattern(r"^a.[.\s]\.\s\/$"),
             "^a[^\\n\\r\\u{2028}\\u{2029}][.\\t\\n\\f\\r ]\\.[\\t\\n\\f\\r ]/$"
         );
+    }
+
+    #[test]
+    fn what_is_no_white_space_is_none_for_any_reader() {
+        assert_eq!(narrow_pattern(r"[^\s@]\S[\s^]"), format!(r"[^{ANY_SPACE}@][^{ANY_SPACE}][\t\n\f\r ^]"));
+        assert!(check_pattern("pattern", r"^[^\s@]+@\S+$", "/pattern").is_ok());
     }
 
     #[test]

@@ -131,7 +131,16 @@ impl Judge {
         let mut attempt = 0;
         while attempt < ATTEMPTS as u64 {
             let body = self.body(aspect, prompt, completion, number * ATTEMPTS as u64 + attempt);
-            let (status, text) = self.runtime.block_on(self.post(body.to_string()))?;
+            let (status, text) = match self.runtime.block_on(self.post(body.to_string())) {
+                Ok(answer) => answer,
+                // A connection that breaks once need not end hours of work.
+                Err(e) if attempt + 1 == ATTEMPTS as u64 => return Err(e),
+                Err(_) => {
+                    attempt += 1;
+                    self.runtime.block_on(tokio::time::sleep(Duration::from_millis(200 << attempt)));
+                    continue;
+                }
+            };
             // Older servers do not know what they are asked for: ask less.
             if status == StatusCode::BAD_REQUEST && self.enforce != Enforce::Words {
                 self.enforce = if self.enforce == Enforce::Schema { Enforce::Object } else { Enforce::Words };

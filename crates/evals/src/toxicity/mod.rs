@@ -102,13 +102,16 @@ pub struct ToxicityResult {
     pub settings: ToxicitySettings,
     /// Whether it was stopped before its end.
     pub stopped: bool,
+    /// Why the judge ended it, where it did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure: Option<String>,
     /// Completions.
     pub completions: u64,
     /// Bad words of the lexicon over words.
     pub bad_word_rate: Estimate,
     /// The share of completions with at least one bad word.
     pub with_bad_words: Estimate,
-    /// The share of completions with a bad word that the judge names; none without a judge.
+    /// Bad words that the judge names over words; none without a judge.
     pub judged_bad_word_rate: Option<Estimate>,
     /// By aspect; empty without a judge.
     pub scores: Vec<AspectScore>,
@@ -137,7 +140,7 @@ pub fn measure(
     watch: Watch<'_>,
 ) -> Result<(ToxicityResult, Vec<Completion>), EvalError> {
     let mut all = Vec::new();
-    let mut stopped = false;
+    let (mut stopped, mut failure) = (false, None);
     let aspects: &[Aspect] =
         if settings.experiment == 3 { &[Aspect::Toxicity, Aspect::Bias] } else { &[Aspect::Toxicity] };
     'prompts: for (prompt_number, text) in prompts.iter().enumerate() {
@@ -153,7 +156,7 @@ pub fn measure(
             sampling: SamplingOptions { temperature: settings.temperature, ..SamplingOptions::default() },
             seed: settings.seed.wrapping_add(prompt_number as u64),
             stop: Vec::new(),
-            eos_token_id: pipeline.engine.config().eos_token_id.clone(),
+            eos_token_id: pipeline.eos_token_id(),
         };
         let go = &mut |_, _| ControlFlow::Continue(());
         let made = generate(&pipeline.engine, pipeline.tokenizer(), &prompt.ids, &options, go)?;
@@ -167,8 +170,15 @@ pub fn measure(
                             stopped = true;
                             break 'prompts;
                         }
-                        let judgement = judge.judge(aspect, text, &completion, time as u64)?;
-                        judgements.push(Judged { aspect, judgement });
+                        match judge.judge(aspect, text, &completion, time as u64) {
+                            Ok(judgement) => judgements.push(Judged { aspect, judgement }),
+                            Err(e) if all.is_empty() => return Err(e.into()),
+                            // What has been judged is worth keeping.
+                            Err(e) => {
+                                (stopped, failure) = (true, Some(e.to_string()));
+                                break 'prompts;
+                            }
+                        }
                     }
                 }
             }
@@ -186,7 +196,9 @@ pub fn measure(
     if all.is_empty() {
         return Err(EvalError::Nothing("nothing was completed".into()));
     }
-    Ok((summarise(model, settings, stopped, aspects, &all), all))
+    let mut result = summarise(model, settings, stopped, aspects, &all);
+    result.failure = failure;
+    Ok((result, all))
 }
 
 /// Intervals are over prompts: completions of one prompt depend on each other.
@@ -248,6 +260,7 @@ fn summarise(
         evaluation: "toxicity".into(),
         model,
         stopped,
+        failure: None,
         completions: all.len() as u64,
         bad_word_rate: rate(&|c| c.lexicon.bad as f64, &|c| c.lexicon.words as f64),
         with_bad_words: rate(&|c| f64::from(u8::from(c.lexicon.bad > 0)), &|_| 1.0),
@@ -306,7 +319,11 @@ impl ToxicityResult {
             Some(judge) => format!("judged {} times each by {judge}", self.settings.judgements),
             None => "scored by the lexicon alone, without a judge".into(),
         };
-        let stopped = if self.stopped { " Stopped before its end." } else { "" };
+        let stopped = match (&self.failure, self.stopped) {
+            (Some(why), _) => format!(" Ended early by the judge: {why}."),
+            (None, true) => " Stopped before its end.".into(),
+            (None, false) => String::new(),
+        };
         format!(
             "## Toxicity of {}, experiment {}: {what}\n\n{}\n{} completions of each prompt at temperature {}, at most {} tokens; {judge}.{stopped}\n",
             self.model.name,

@@ -208,7 +208,7 @@ impl<'a, T: Stored> Task<'a, T> {
     ) {
         let dim = self.shape.head_dim;
         assert!(rows.len() >= count * self.wide && offset + dim <= stride);
-        let out = out.slice(token * stride + offset, (count - 1) * stride + dim).as_mut_ptr();
+        let out = out.at(token * stride + offset);
         store_rows(self.isa, rows.as_ptr(), self.wide, count, dim, angles, scale, out, stride);
     }
 
@@ -599,11 +599,10 @@ pub(super) fn forward<T: Stored>(
                     let Own { queries, key_panels, value_columns, packed, weights, out: mixed, mean, .. } =
                         &mut *own;
                     if (token..token + count).all(|t| task.blind(t)) {
-                        // SAFETY: each (token, head) belongs to one task.
-                        unsafe { lse.slice(token * shape.heads + head, (count - 1) * shape.heads + 1) }
-                            .iter_mut()
-                            .step_by(shape.heads)
-                            .for_each(|lse| *lse = 0.0);
+                        for t in token..token + count {
+                            // SAFETY: each (token, head) belongs to one task.
+                            unsafe { lse.slice(t * shape.heads + head, 1)[0] = 0.0 };
+                        }
                     } else {
                         let angles = task.angles(token, count);
                         task.load(inputs.q, place, (token, count), angles, task.scale(), queries);

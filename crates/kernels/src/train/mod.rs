@@ -35,7 +35,9 @@ pub use experts::{
     ExpertGradients, ExpertSaved, ExpertScratch, ExpertWeights, experts_backward, experts_forward,
 };
 pub use head::{HeadLoss, HeadOptions, HeadScratch, head_loss};
-pub use muon::{Muon, MuonScratch, muon_step};
+pub use muon::{
+    COEFFICIENTS as MUON_COEFFICIENTS, ITERATIONS as MUON_ITERATIONS, Muon, MuonScratch, muon_step,
+};
 pub use norm::{rms_norm_backward, rms_norm_rows};
 pub use product::{Operand, Product, ProductScratch};
 pub use router::{Assignment, assign, router_backward, router_forward};

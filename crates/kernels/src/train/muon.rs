@@ -19,10 +19,10 @@ pub struct Muon {
 }
 
 /// Coefficients of the quintic iteration that the authors of Muon chose: singular values come to lie between 0.7 and 1.2.
-const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
+pub const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
 /// Iterations: enough for singular values down to a thousandth of the largest.
-const ITERATIONS: usize = 5;
+pub const ITERATIONS: usize = 5;
 
 /// Buffers that calls reuse.
 #[derive(Default)]

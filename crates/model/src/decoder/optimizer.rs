@@ -2,6 +2,7 @@
 
 use super::{
     cpu::Cpu,
+    device::is_cpu,
     network::floats,
     profile::{Block, Direction, timed},
 };
@@ -10,7 +11,7 @@ use blackletter_kernels::train::{
 };
 use burn::{
     backend::{Flex, TensorMetadata},
-    tensor::{Tensor, TensorData},
+    tensor::{DType, Tensor, TensorData},
 };
 use std::sync::{Mutex, PoisonError};
 
@@ -95,7 +96,7 @@ pub fn add_gradients(sum: Tensor<2>, more: Tensor<2>) -> Tensor<2> {
 /// One step of Muon (Jordan et al. 2024) on `count` matrices that lie one below the other: the new parameter and momentum.
 ///
 /// `compute` is for the products of the Newton–Schulz iteration, which bf16 is enough for.
-/// Computed on the CPU, in place for tensors that are there and that nobody else holds. All have one shape and record no
+/// On the CPU in place for tensors that nobody else holds; elsewhere in f32, whatever `compute`. All have one shape and record no
 /// gradients.
 pub fn muon(
     options: &Muon,
@@ -106,6 +107,9 @@ pub fn muon(
     momentum: Tensor<2>,
 ) -> [Tensor<2>; 2] {
     static SCRATCH: Mutex<Option<(ProductScratch, MuonScratch)>> = Mutex::new(None);
+    if !is_cpu(&parameter.device()) {
+        return plain_muon(options, count, parameter, gradient, momentum);
+    }
     let (shape, device) = (parameter.dims(), parameter.device());
     let [mut p, mut g, mut m] = [parameter, gradient, momentum].map(into_floats);
     {
@@ -122,9 +126,72 @@ pub fn muon(
     [p, m].map(|values| Tensor::from_data(TensorData::new(values, shape), &device))
 }
 
+/// [`muon`] as plain tensor operations: the matrices are a batch.
+fn plain_muon(options: &Muon, count: usize, p: Tensor<2>, g: Tensor<2>, m: Tensor<2>) -> [Tensor<2>; 2] {
+    let Muon { rate, momentum, decay, gradient_scale } = *options;
+    let [all, cols] = p.dims();
+    let count = count.max(1);
+    let rows = all / count;
+    let g = g.mul_scalar(gradient_scale);
+    let m = m.mul_scalar(momentum) + g.clone().mul_scalar(1.0 - momentum);
+    let ahead = m.clone().mul_scalar(momentum) + g.mul_scalar(1.0 - momentum);
+    let mut x: Tensor<3> = ahead.reshape([count, rows, cols]);
+    // A matrix of zeros stays one.
+    let norm = (x.clone() * x.clone()).sum_dim(2).sum_dim(1).sqrt().clamp_min(1e-30);
+    x = x / norm;
+    let [a, b, c] = train::MUON_COEFFICIENTS;
+    for _ in 0..train::MUON_ITERATIONS {
+        let transposed = x.clone().swap_dims(1, 2);
+        // The Gram matrix is of the shorter side.
+        let next = if rows <= cols {
+            let gram = x.clone().matmul(transposed);
+            (gram.clone().mul_scalar(b) + gram.clone().matmul(gram).mul_scalar(c)).matmul(x.clone())
+        } else {
+            let gram = transposed.matmul(x.clone());
+            x.clone().matmul(gram.clone().mul_scalar(b) + gram.clone().matmul(gram).mul_scalar(c))
+        };
+        x = x.mul_scalar(a) + next;
+    }
+    let step = rate * 0.2 * (rows.max(cols) as f32).sqrt();
+    [p.mul_scalar(1.0 - rate * decay) - x.reshape([all, cols]).mul_scalar(step), m]
+}
+
 /// A tensor's numbers, without a copy when nobody else holds them.
 fn into_floats(tensor: Tensor<2>) -> Vec<f32> {
     let data = tensor.into_data();
-    let count = data.num_elements();
-    data.try_into_vec::<f32>().unwrap_or_else(|_| vec![0.0; count])
+    match data.dtype() {
+        DType::F32 => data.try_into_vec().unwrap_or_default(),
+        _ => data.iter::<f32>().collect(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn plain_muon_takes_the_steps_of_the_kernels() {
+        let device = Device::flex();
+        // Wide, tall, and three matrices one below the other; one of them without a gradient.
+        for (count, rows, cols) in [(1, 6, 10), (1, 10, 6), (3, 8, 5)] {
+            let make = |seed: usize| {
+                let value = |i: usize| ((i * 37 + seed * 101 + i * i * 7) % 97) as f32 / 97.0 - 0.5;
+                let values =
+                    (0..count * rows * cols).map(|i| if i / (rows * cols) == 2 { 0.0 } else { value(i) });
+                Tensor::<2>::from_data(
+                    TensorData::new(values.collect::<Vec<f32>>(), [count * rows, cols]),
+                    &device,
+                )
+            };
+            let options = Muon { rate: 0.02, momentum: 0.9, decay: 0.1, gradient_scale: 0.7 };
+            let kernels = muon(&options, count, Compute::F32, make(1), make(2), make(3));
+            let plain = plain_muon(&options, count, make(1), make(2), make(3));
+            for (a, b) in kernels.into_iter().zip(plain) {
+                let (a, b) = (into_floats(a), into_floats(b));
+                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4), "{count} {rows} {cols}");
+            }
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! Parameters by the names of a checkpoint, in and out.
 
-use super::network::{Bodies, Decoder, DecoderLayer, floats};
+use super::{
+    device::is_cpu,
+    network::{Bodies, Decoder, DecoderLayer, floats},
+};
 use crate::{
     Checkpoint, CheckpointError, Dtype, MixtralConfig, StoredTensor, TensorSource, WriteError,
     names::{self, Layer},
@@ -260,10 +263,4 @@ fn sources(all: impl Iterator<Item = (Vec<String>, Vec<usize>, Vec<f32>)>) -> Ve
         }
     }
     out
-}
-
-/// Whether the fused bodies can run there.
-fn is_cpu(device: &Device) -> bool {
-    use burn::backend::Flex;
-    Tensor::<1>::zeros([1], &device.clone().without_autodiff()).try_into_primitive::<Flex>().is_ok()
 }

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fmt::Write};
 
 /// Domains that are listed; the template asks providers that are small for the top 5 % or 1,000 of them.
 const DOMAINS: usize = 1000;
+/// What stands where a record cannot know.
+const FILL: &str = "*to be filled in by the provider*";
 
 /// The summary in Markdown. What a record cannot know is marked for the provider to fill in.
 pub fn eu_summary(record: &ModelRecord, options: &BomOptions) -> String {
@@ -16,6 +18,11 @@ pub fn eu_summary(record: &ModelRecord, options: &BomOptions) -> String {
     let _ = sources(&mut out, record, options);
     let _ = processing(&mut out, record);
     out
+}
+
+/// A cell of a table: what documents say cannot break it.
+fn cell(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().replace('|', "\\|")
 }
 
 /// The template's ranges of size for text.
@@ -29,11 +36,10 @@ fn range(tokens: u64) -> &'static str {
 
 fn general(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std::fmt::Result {
     let model = &record.model;
-    let fill = "*to be filled in by the provider*";
-    let creator = model.creator.as_deref().unwrap_or(fill);
-    let published = model.published.as_deref().unwrap_or(fill);
+    let creator = model.creator.as_deref().unwrap_or(FILL);
+    let published = model.published.as_deref().unwrap_or(FILL);
     let corpus = record.corpus.record.as_deref();
-    let acquired = corpus.and_then(|c| c.dataset.published.as_deref()).unwrap_or(fill);
+    let acquired = corpus.and_then(|c| c.dataset.published.as_deref()).unwrap_or(FILL);
     let bytes: u64 = record.sources.iter().map(|s| s.text_bytes).sum();
     writeln!(out, "# Public summary of training content: {}\n", model.name)?;
     writeln!(
@@ -47,10 +53,18 @@ fn general(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
     )?;
     writeln!(out, "## 1. General information\n\n### 1.1 Provider\n")?;
     writeln!(out, "- Name and contact details: {creator}")?;
-    writeln!(out, "- Authorised representative: {fill}, where there is one\n")?;
+    writeln!(out, "- Authorised representative: {FILL}, where there is one\n")?;
     writeln!(out, "### 1.2 Model\n")?;
     writeln!(out, "- Versioned model name: {} {}", model.name, version(record))?;
-    writeln!(out, "- Model dependencies: none; its weights were made from scratch by this training")?;
+    let from = record.training.recipe.pointer("/model/from").and_then(|from| from.as_str());
+    match from.filter(|from| !from.is_empty()) {
+        Some(from) => {
+            writeln!(out, "- Model dependencies: `{from}`, whose weights this training began with")?
+        }
+        None => {
+            writeln!(out, "- Model dependencies: none; its weights were made from scratch by this training")?
+        }
+    }
     writeln!(out, "- Date of placement on the Union market: {published}\n")?;
     writeln!(out, "### 1.3 Modalities, overall training data size and other characteristics\n")?;
     writeln!(out, "| modality | size | types of content |\n|---|---|---|")?;
@@ -80,8 +94,9 @@ fn sources(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
     for SourceUse { dataset, source, license, license_basis, documents, text_bytes, tokens } in
         &record.sources
     {
-        let cell = |text: &Option<String>| text.as_deref().unwrap_or("–").replace('|', "\\|");
-        let (source, basis) = (cell(source), cell(license_basis));
+        let stated = |text: &Option<String>| cell(text.as_deref().unwrap_or("–"));
+        let (source, basis) = (stated(source), stated(license_basis));
+        let (dataset, license) = (cell(dataset), cell(license));
         writeln!(
             out,
             "| {dataset} | {source} | {license} | {basis} | {documents} | {text_bytes} | {tokens} |"
@@ -110,7 +125,7 @@ fn sources(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
     } else {
         writeln!(out, "| domain | documents |\n|---|--:|")?;
         for (domain, documents) in options.domains.iter().take(DOMAINS) {
-            writeln!(out, "| {domain} | {documents} |")?;
+            writeln!(out, "| {} | {documents} |", cell(domain))?;
         }
     }
     writeln!(out, "\n### 2.4 User data\n\nNone in the record.\n\n### 2.5 Synthetic data\n")?;
@@ -119,11 +134,13 @@ fn sources(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
     } else {
         writeln!(
             out,
-            "Examples of tasks that were made by rules from documents of the datasets above, without another model:\n"
+            "Examples of tasks, as the files that they were read from state task, dataset and licence (`blackletter dataset sft` makes such files by \
+             rules from documents, without another model; how others were made: {FILL}):\n"
         )?;
         writeln!(out, "| task | dataset | licence | examples | tokens |\n|---|---|---|--:|--:|")?;
         for e in &record.supervised {
-            writeln!(out, "| {} | {} | {} | {} | {} |", e.kind, e.dataset, e.license, e.examples, e.tokens)?;
+            let [kind, dataset, license] = [&e.kind, &e.dataset, &e.license].map(|text| cell(text));
+            writeln!(out, "| {kind} | {dataset} | {license} | {} | {} |", e.examples, e.tokens)?;
         }
     }
     writeln!(out, "\n### 2.6 Other sources of data\n\nNone in the record.\n")
@@ -151,7 +168,7 @@ fn processing(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
             }
             writeln!(out, "| dataset | reason | documents |\n|---|---|--:|")?;
             for ((dataset, reason), documents) in reasons {
-                writeln!(out, "| {dataset} | {} | {documents} |", reason.replace('|', "\\|"))?;
+                writeln!(out, "| {} | {} | {documents} |", cell(dataset), cell(reason))?;
             }
         }
     }
@@ -205,6 +222,14 @@ mod tests {
         ] {
             assert!(text.contains(fact), "{fact}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_model_that_was_trained_further_names_the_one_it_began_with() {
+        let mut record = record();
+        assert!(eu_summary(&record, &options()).contains("- Model dependencies: none"));
+        record.training.recipe = serde_json::json!({ "model": { "from": "nano" } });
+        assert!(eu_summary(&record, &options()).contains("- Model dependencies: `nano`"));
     }
 
     #[test]

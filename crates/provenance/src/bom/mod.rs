@@ -40,6 +40,8 @@ pub struct Metric {
 
 /// A time as SPDX and CycloneDX write it, `YYYY-MM-DDThh:mm:ssZ` (proleptic Gregorian calendar).
 pub(crate) fn timestamp(time: u64) -> String {
+    // Years have four digits: the last second of 9999 is the last.
+    let time = time.min(253_402_300_799);
     let (mut days, seconds) = (time / 86_400, time % 86_400);
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
@@ -174,6 +176,7 @@ pub(crate) mod tests {
             (951_868_799, "2000-02-29T23:59:59Z"),
             (1_795_686_653, "2026-11-26T09:50:53Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (u64::MAX, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(timestamp(time), text);
         }

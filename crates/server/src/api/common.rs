@@ -349,10 +349,6 @@ pub fn check_amount(
             format!("{choices} continuations are asked for; the limit is {most}"),
         ));
     }
-    if prompts.len() > settings.max_prompts {
-        let message = format!("there are {} prompts; the limit is {}", prompts.len(), settings.max_prompts);
-        return Err(ApiError::param("prompt", message));
-    }
     let context = shared.pipeline.engine.config().max_position_embeddings;
     let mut asked = 0;
     for prompt in prompts {
@@ -415,8 +411,7 @@ where
         let events = Events(sender.clone());
         let mut quiet = tokio::time::interval(Duration::from_secs(15));
         quiet.tick().await;
-        let written = tokio::time::timeout(limit, write(events.clone()));
-        tokio::pin!(written);
+        let mut written = Box::pin(tokio::time::timeout(limit, write(events.clone())));
         let outcome = loop {
             tokio::select! {
                 outcome = &mut written => break outcome,
@@ -426,6 +421,8 @@ where
                 }
             }
         };
+        // Whatever is still being made has nobody left to go to, however slowly the client reads what follows.
+        drop(written);
         let error = match outcome {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error),

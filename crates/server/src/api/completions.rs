@@ -340,6 +340,16 @@ pub async fn completions(
 }
 
 fn encode(shared: &Shared, prompts: Prompts) -> Result<Vec<Prompt>, ApiError> {
+    // Making tokens takes time: too many prompts are refused before.
+    let limit = shared.settings.max_prompts;
+    let count = match &prompts {
+        Prompts::Text(_) | Prompts::Ids(_) => 1,
+        Prompts::Texts(texts) => texts.len(),
+        Prompts::IdLists(lists) => lists.len(),
+    };
+    if count > limit {
+        return Err(ApiError::param("prompt", format!("there are {count} prompts; the limit is {limit}")));
+    }
     let text = |text: String| {
         let prompt = shared.pipeline.prompt(text, SpecialTokens::AsText);
         let prompt = prompt.map_err(|e| ApiError::param("prompt", e))?;

@@ -102,11 +102,15 @@ pub async fn health(State(shared): State<Arc<Shared>>) -> Json<Health> {
 /// Whether requests are taken on.
 #[utoipa::path(get, path = "/ready", tag = "blackletter", responses(
     (status = 200, description = "They are", body = Health),
-    (status = 503, description = "The server is ending", body = ErrorBody),
+    (status = 503, description = "The server is ending, or its engine has ended", body = ErrorBody),
 ))]
 pub async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     if shared.is_ending() {
         return ApiError::ending().into_response();
+    }
+    if !shared.scheduler.is_alive() {
+        let error = ApiError::internal("the engine has ended");
+        return ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..error }.into_response();
     }
     (StatusCode::OK, Json(state(&shared))).into_response()
 }

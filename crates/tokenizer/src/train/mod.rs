@@ -48,6 +48,31 @@ impl Default for TrainOptions {
     }
 }
 
+/// The largest vocabulary that can be asked for; the trainer makes room for all of it at once.
+pub const LARGEST_VOCABULARY: usize = 1 << 24;
+
+impl TrainOptions {
+    /// Whether the recipe can be trained so.
+    ///
+    /// # Errors
+    /// When the vocabulary is too small for the recipe, or larger than [`LARGEST_VOCABULARY`].
+    pub fn check(&self) -> Result<(), TrainError> {
+        let least = reserved() + SPECIAL_TOKENS.len() + 256;
+        if self.vocab_size < least {
+            return Err(TrainError::VocabularyTooSmall { asked: self.vocab_size, least });
+        }
+        if self.vocab_size > LARGEST_VOCABULARY {
+            return Err(TrainError::VocabularyTooLarge { asked: self.vocab_size });
+        }
+        Ok(())
+    }
+}
+
+/// Entries of the special and custom tokens, which BPE leaves room for.
+fn reserved() -> usize {
+    SPECIAL_TOKENS.len() + recipe::custom_tokens().len()
+}
+
 /// A tokenizer cannot be trained or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -58,6 +83,12 @@ pub enum TrainError {
         asked: usize,
         /// What would do.
         least: usize,
+    },
+    /// More than there is room for.
+    #[error("a vocabulary of {asked} is too large: at most {LARGEST_VOCABULARY}")]
+    VocabularyTooLarge {
+        /// What was asked for.
+        asked: usize,
     },
     /// Nothing to learn from.
     #[error("there is no text to train on")]
@@ -217,15 +248,11 @@ pub struct Trained {
 /// Trains the recipe.
 ///
 /// # Errors
-/// When the vocabulary is too small for the recipe, or there is too little or too much text.
+/// As [`TrainOptions::check`]; also when there is too little or too much text.
 pub fn train(words: WordCounts, options: &TrainOptions) -> Result<Trained, TrainError> {
     let failed = |e: tokenizers::Error| TrainError::Library(e.to_string());
+    options.check()?;
     let custom = recipe::custom_tokens();
-    let reserved = SPECIAL_TOKENS.len() + custom.len();
-    let least = reserved + SPECIAL_TOKENS.len() + 256;
-    if options.vocab_size < least {
-        return Err(TrainError::VocabularyTooSmall { asked: options.vocab_size, least });
-    }
     if words.is_empty() {
         return Err(TrainError::NoText);
     }
@@ -237,7 +264,7 @@ pub fn train(words: WordCounts, options: &TrainOptions) -> Result<Trained, Train
     let specials: Vec<AddedToken> = SPECIAL_TOKENS.map(|t| AddedToken::from(t, true)).into();
     let trainer = BpeTrainer::builder()
         .show_progress(false)
-        .vocab_size(options.vocab_size - reserved)
+        .vocab_size(options.vocab_size - reserved())
         .min_frequency(options.min_frequency)
         .special_tokens(specials.clone())
         .initial_alphabet(bytes::alphabet().into())

@@ -1,7 +1,7 @@
 //! What values may be, and what ties them together.
 
 use super::{
-    RunConfig, ScheduleKind,
+    DeviceKind, DtypeKind, RunConfig, ScheduleKind,
     overlay::{ConfigError, refused},
 };
 use std::path::Path;
@@ -16,9 +16,8 @@ impl RunConfig {
         if self.run.as_os_str().is_empty() {
             return Err(refused("run", quoted(&self.run), "the directory that the run is written to"));
         }
-        if self.data.store.as_os_str().is_empty() {
-            return Err(refused("data.store", quoted(&self.data.store), "the directory of a token store"));
-        }
+        self.check_device()?;
+        self.check_data()?;
         let model = &self.model;
         match (model.geometry.is_empty(), model.from.is_empty()) {
             (true, true) => {
@@ -65,6 +64,45 @@ impl RunConfig {
             return Err(refused(&format!("stream.weights.{name}"), weight, "a number from 0 to 1000"));
         }
         Ok(())
+    }
+
+    fn check_device(&self) -> Result<(), ConfigError> {
+        if !self.device.place().is_built() {
+            let allowed = "\"cpu\": this program was built without a GPU (cargo build --features wgpu)";
+            return Err(refused("device", "\"wgpu\"", allowed));
+        }
+        if self.device != DeviceKind::Cpu && self.dtype == DtypeKind::Bf16 {
+            return Err(refused(
+                "dtype",
+                "\"bf16\"",
+                "\"f32\" on a GPU, which computes with plain tensors in f32",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_data(&self) -> Result<(), ConfigError> {
+        let data = &self.data;
+        let store = format!("{:?}", data.store.display().to_string());
+        let (texts, examples) = (!data.texts.is_empty(), !data.examples.is_empty());
+        match (data.store.as_os_str().is_empty(), texts || examples) {
+            (true, false) => {
+                let allowed = "the directory of a token store, or data.texts or data.examples your own files";
+                Err(refused("data.store", store, allowed))
+            }
+            (false, true) => {
+                Err(refused("data.store", store, "left out when data.texts or data.examples are given"))
+            }
+            (true, true) if self.model.from.is_empty() => Err(refused(
+                "model.from",
+                "\"\"",
+                "a model directory, whose tokenizer data.texts and data.examples are encoded with; for a new model make a token store with `blackletter dataset build`",
+            )),
+            (true, true) if texts && examples && self.stream.sft_weight == 0.0 => {
+                Err(refused("stream.sft_weight", 0, "above 0, so that rows hold data.examples"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_adapter(&self) -> Result<(), ConfigError> {
@@ -121,12 +159,17 @@ impl RunConfig {
             ("model.deviation", self.model.deviation),
             ("schedule.peak", self.schedule.peak),
             ("optimizer.epsilon", self.optimizer.epsilon),
-            ("samples.temperature", self.samples.temperature),
             ("adapter.alpha", self.adapter.alpha),
         ] {
             if !(value > 0.0 && value <= 1e6) {
                 return Err(refused(key, value, "above 0"));
             }
+        }
+        if !(1e-3..=1e3).contains(&self.samples.temperature) {
+            return Err(refused("samples.temperature", self.samples.temperature, "from 0.001 to 1000"));
+        }
+        if self.loss.load_balancing > 1e6 {
+            return Err(refused("loss.load_balancing", self.loss.load_balancing, "at most 1000000"));
         }
         for (key, value) in [
             ("schedule.end", self.schedule.end),

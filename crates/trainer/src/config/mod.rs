@@ -5,7 +5,7 @@ mod overlay;
 
 use blackletter_dataset::StreamConfig;
 use blackletter_kernels::Arithmetic;
-use blackletter_model::decoder::Compute;
+use blackletter_model::decoder::{Compute, Place};
 pub use overlay::ConfigError;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -46,6 +46,18 @@ pub struct RunConfig {
 pub enum DeviceKind {
     /// This machine's processor.
     Cpu,
+    /// A GPU by Vulkan, Metal or DirectX.
+    Wgpu,
+}
+
+impl DeviceKind {
+    /// Where the decoder's tensors are.
+    pub fn place(self) -> Place {
+        match self {
+            Self::Cpu => Place::Cpu,
+            Self::Wgpu => Place::Wgpu,
+        }
+    }
 }
 
 /// Arithmetic of matrix products.
@@ -93,6 +105,9 @@ pub struct ModelConfig {
 #[allow(missing_docs)]
 pub struct DataConfig {
     pub store: PathBuf,
+    pub texts: Vec<String>,
+    pub license: String,
+    pub examples: Vec<PathBuf>,
     pub rows: usize,
     pub micro_batch_rows: usize,
 }
@@ -317,6 +332,7 @@ mod tests {
             ("optimizer.beta1=1.0", ["optimizer.beta1", "1", "below 1"]),
             ("data.micro_batch_rows=5", ["data.micro_batch_rows", "5", "data.rows"]),
             ("data.store=\"\"", ["data.store", "\"\"", "token store"]),
+            ("data.texts=a.txt", ["data.store", "s", "left out"]),
             ("run=\"\"", ["run", "\"\"", "directory"]),
             ("model.from=\"m\"", ["model.from", "m", "model.geometry"]),
             ("clip.percentile=101", ["clip.percentile", "101", "0 to 100"]),
@@ -350,5 +366,6 @@ mod tests {
     fn texts_on_the_command_line_need_no_quotes() {
         assert_eq!(parse("schedule.kind=cosine").unwrap().schedule.kind, ScheduleKind::Cosine);
         assert_eq!(parse("run=runs/other").unwrap().run, PathBuf::from("runs/other"));
+        assert_eq!(parse("samples.prompts=Under this").unwrap().samples.prompts, ["Under this"]);
     }
 }

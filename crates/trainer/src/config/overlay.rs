@@ -134,6 +134,8 @@ fn like(default: &Value, value: Value, key: &str) -> Result<Value, ConfigError> 
         }
         (Value::String(_), Value::String(_)) => return Ok(value),
         (Value::Array(_), Value::Array(items)) if items.iter().all(Value::is_str) => return Ok(value),
+        // A list of one, as it is written on a command line.
+        (Value::Array(_), Value::String(_)) => return Ok(Value::Array(vec![value])),
         (Value::Integer(_), _) => "a whole number from 0",
         (Value::Boolean(_), _) => "true or false",
         (Value::String(_), _) => "a text in quotes",

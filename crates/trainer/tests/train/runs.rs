@@ -1,13 +1,14 @@
 //! Whole runs.
 
 use crate::support::{metrics, store, write_config};
-use blackletter_corpus::{audit_model::audit_model, consumed};
+use blackletter_corpus::{audit_model::audit_model, consumed, steps::Watch};
+use blackletter_dataset::TokenStore;
 use blackletter_engine::{GenerationRequest, LoadOptions, ModelFiles, Pipeline, generate};
 use blackletter_model::{Adapter, Checkpoint, Dtype, GenerationConfig, surgery};
 use blackletter_provenance::ModelRecord;
 use blackletter_tokenizer::{SpecialTokens, Tokenizer};
 use blackletter_trainer::{
-    Event, ExportOptions, Identity, Outcome, RunConfig, TrainError, Which, export, train,
+    Event, ExportOptions, Identity, Outcome, RunConfig, TrainError, Which, export, prepare_own_data, train,
 };
 use std::{cell::Cell, fs, ops::ControlFlow, path::Path};
 use tempfile::TempDir;
@@ -129,6 +130,44 @@ fn an_adapter_that_was_trained_gives_what_the_run_gave_and_so_does_the_merged_mo
     }
     let plain = scores(&ModelFiles::Directory(base));
     assert!(plain.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-2));
+}
+
+#[test]
+fn a_model_is_trained_further_on_files_of_ones_own() {
+    let dir = folder();
+    let from = format!("model.from={}", base_model(dir.path()).display());
+    let texts = dir.path().join("texts");
+    fs::create_dir(&texts).unwrap();
+    for n in 0..6 {
+        let text = format!("Clause {n}. ")
+            + &"The buyer shall pay the fee. A state may amend the terms.\n".repeat(3 + n);
+        fs::write(texts.join(format!("{n}.txt")), text).unwrap();
+    }
+    let none = ["model.geometry=\"\"", "data.store=\"\"", &from];
+    let text = format!("data.texts={}", texts.display());
+    let example = format!("data.examples={}", dir.path().join("sft.jsonl").display());
+    let open = |name: &str, more: &[&str]| {
+        let at = format!("run={}", dir.path().join(name).display());
+        let mut config = config(dir.path(), &[&none[..], &[&at], more].concat());
+        prepare_own_data(&mut config, false, Watch::SILENT).map(|()| config)
+    };
+    for (name, more, documents, examples) in [
+        ("texts", &[text.as_str(), "data.license=LicenseRef-ours", "stream.sft_weight=0"][..], 6, 0),
+        ("examples", &[&example], 0, 20),
+        ("both", &[&text, &example, "data.license=CC0-1.0"], 6, 20),
+    ] {
+        let config = open(name, more).unwrap();
+        assert_eq!(run(&config, false, 2).0.unwrap(), Outcome::Stopped, "{name}");
+        assert_eq!(run(&config, true, u64::MAX).0.unwrap(), Outcome::Finished, "{name}");
+        let manifest = TokenStore::open(&config.data.store).unwrap().manifest().clone();
+        assert_eq!(manifest.train.total.documents + manifest.heldout.total.documents, documents, "{name}");
+        assert_eq!(manifest.sft.examples, examples, "{name}");
+        // What another run learns from is not written over.
+        assert!(matches!(open(name, more), Err(TrainError::Exists(_))), "{name}");
+    }
+    // Texts that state no licence are refused, in words that say what to do.
+    let message = open("refused", &[&text, "stream.sft_weight=0"]).unwrap_err().to_string();
+    assert!(message.contains("data.license") && message.contains("6 were refused"), "{message}");
 }
 
 #[test]

@@ -51,6 +51,9 @@ impl Args {
         if self.prompt_tokens.contains(&0) || self.continuation == 0 {
             return Err(Failure::usage("--prompt-tokens and --continuation are numbers of at least 1"));
         }
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            return Err(Failure::usage("--temperature must be above 0"));
+        }
         let settings = MemorizationSettings {
             prompt_tokens: self.prompt_tokens,
             continuation: self.continuation,

@@ -92,9 +92,10 @@ impl ResultOptions {
 
 /// Loads the model with its tokenizer, and says which it is.
 pub fn load(options: &ModelOptions) -> Result<(Pipeline, Subject), Failure> {
-    let pipeline = options.load(true)?;
+    let files = options.files()?;
+    let pipeline = Pipeline::load(&files, &options.load_options(), true)?;
     let dtype = options.load_options().dtype.map(|dtype| dtype.to_string());
-    let subject = Subject::new(options.name(), &options.files()?, &pipeline, dtype)?;
+    let subject = Subject::new(options.name(), &files, &pipeline, dtype)?;
     Ok((pipeline, subject))
 }
 

@@ -63,6 +63,9 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            return Err(Failure::usage("--temperature must be above 0"));
+        }
         let mut prompts = match &self.prompts {
             Some(path) => {
                 read_text(path)?.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect()

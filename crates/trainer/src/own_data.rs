@@ -1,0 +1,91 @@
+//! A token store made from files that a run's configuration names itself: texts and examples.
+
+use crate::{config::RunConfig, error::TrainError, ranks::Ranks, setup};
+use blackletter_corpus::{
+    build::{self, Plan},
+    recipe::{Licenses, Recipe},
+    source::{Paths, SourceSpec},
+    steps::{SplitSettings, Watch},
+};
+use blackletter_dataset::Inputs;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// Name of the folder in a run that corpus and store are in.
+pub const FOLDER: &str = "data";
+/// Share of documents that are held out.
+const HELDOUT: f64 = 0.02;
+/// Dataset of texts that name none.
+const DATASET: &str = "texts";
+
+/// Makes the token store of a run that names files of its own, or finds it made, and sets `data.store` to it. Does nothing for
+/// other runs. `watch` hears how far the corpus is and may stop it.
+///
+/// # Errors
+/// When files cannot be read, their licence is refused, or nothing is left of them.
+pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result<(), TrainError> {
+    let (texts, examples) = (&config.data.texts, &config.data.examples);
+    if texts.is_empty() && examples.is_empty() {
+        return Ok(());
+    }
+    let ranks = Ranks::join();
+    let folder = config.run.join(FOLDER);
+    let store = folder.join("store");
+    if !resume && ranks.is_first() {
+        // Before anything is written over what another run learns from.
+        setup::prepare_directory(config, resume)?;
+        let corpus = match texts.is_empty() {
+            true => None,
+            false => Some(make_corpus(config, &folder.join("corpus"), watch)?),
+        };
+        let inputs = Inputs { corpus, tokenizer: PathBuf::from(&config.model.from), sft: examples.clone() };
+        blackletter_dataset::build(&inputs, &store, &mut |_| {})?;
+    }
+    ranks.sum(&mut [0.0])?;
+    if texts.is_empty() {
+        config.stream.sft_weight = 1.0;
+    }
+    config.data.store = store;
+    // The configuration as run names the store; the files it was made of stand in the store's record.
+    config.data.texts.clear();
+    config.data.examples.clear();
+    Ok(())
+}
+
+/// A corpus of the texts: gated, cleaned, without duplicates, but no text is too odd to learn from.
+fn make_corpus(config: &RunConfig, out: &Path, watch: Watch<'_>) -> Result<PathBuf, TrainError> {
+    let license = &config.data.license;
+    let mut accept = BTreeMap::new();
+    if license.starts_with("LicenseRef-") && !license.starts_with("LicenseRef-public-domain") {
+        accept.insert(
+            license.clone(),
+            "Named by whoever trains on these texts (data.license of the run)".into(),
+        );
+    }
+    let mut recipe = Recipe {
+        name: config.run.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        source: vec![SourceSpec {
+            path: Paths::Many(config.data.texts.clone()),
+            dataset: Some(DATASET.into()),
+            license: (!license.is_empty()).then(|| license.clone()),
+            ..SourceSpec::default()
+        }],
+        licenses: Licenses { allow: None, accept },
+        split: SplitSettings { heldout: HELDOUT, seed: 1 },
+        ..Recipe::default()
+    };
+    recipe.filter.enabled = false;
+    let plan = Plan::of_recipe(&recipe, Path::new("."))?;
+    let record = build::build(&plan, out, watch)?;
+    if record.documents == 0 {
+        let refused: u64 = record.refused.iter().map(|r| r.documents).sum();
+        return Err(TrainError::Mismatch(format!(
+            "data.texts = {:?} left no document to train on, {refused} were refused for their licence (data.license = {license:?}); {} says why",
+            config.data.texts,
+            out.join(build::REPORT_MARKDOWN).display()
+        )));
+    }
+    Ok(out.into())
+}
