@@ -29,5 +29,7 @@ run memorization --index "$work/index"
 if [ -d ../shared/reference/legal-small ]; then
     "$blackletter" eval perplexity "${parts[@]}" "${limits[@]}" --model ../shared/reference/legal-small --out "$evals/legal-small" > /dev/null
 fi
-"$blackletter" report --model models/nano --name models/nano --evals "$evals/nano" --out "$work/report" \
+beside=()
+[ -d "$evals/legal-small" ] && beside=("$evals/legal-small")
+"$blackletter" report --model models/nano --name models/nano --evals "$evals/nano" "${beside[@]}" --out "$work/report" \
     --introduction models/nano/introduction.md --update-card

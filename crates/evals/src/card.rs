@@ -57,7 +57,9 @@ fn front_matter(out: &mut String, record: &ModelRecord, results: &[Results]) -> 
     }
     writeln!(out, "language:\n- en\nlibrary_name: transformers\npipeline_tag: text-generation")?;
     writeln!(out, "tags:\n- legal\n- mixtral\n- blackletter")?;
-    let metrics: Vec<_> = results.iter().flat_map(Results::metrics).filter(|m| m.value.is_finite()).collect();
+    // Other models may be measured beside it.
+    let own = results.iter().filter(|result| result.model().is_none_or(|name| name == record.model.name));
+    let metrics: Vec<_> = own.flat_map(Results::metrics).filter(|m| m.value.is_finite()).collect();
     if !metrics.is_empty() {
         writeln!(out, "model-index:\n- name: {}\n  results:", quoted(&record.model.name))?;
         for metric in metrics {

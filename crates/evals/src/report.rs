@@ -69,6 +69,19 @@ impl Results {
         all
     }
 
+    /// The name of the model that was measured.
+    pub fn model(&self) -> Option<&str> {
+        let subjects = [
+            self.perplexity.as_ref().map(|r| &r.model),
+            self.sft.as_ref().map(|r| &r.model),
+            self.tasks.as_ref().map(|r| &r.model),
+            self.toxicity.first().map(|r| &r.model),
+            self.bias.as_ref().map(|r| &r.model),
+            self.memorization.as_ref().map(|r| &r.model),
+        ];
+        subjects.into_iter().flatten().map(|subject| subject.name.as_str()).next()
+    }
+
     /// Every figure with its data.
     pub fn metrics(&self) -> Vec<Metric> {
         let mut metrics = Vec::new();

@@ -63,7 +63,7 @@ fn joined_bold(line: &str) -> String {
     out
 }
 
-/// Long runs of one mark become eight of it: `........`, `. . . . .`, `________`, `- - - - -`.
+/// Long runs of one mark become eight of it, or as many as fit their place: `........`, `. . . . .`, `________`, `- - - - -`.
 fn short_runs(line: Cow<'_, str>) -> Cow<'_, str> {
     let bytes = line.as_bytes();
     let mut out: Option<Vec<u8>> = None;
@@ -90,7 +90,7 @@ fn short_runs(line: Cow<'_, str>) -> Cow<'_, str> {
         // `* * * * *` stands for what is left out.
         if count > LONGEST_RUN || spaced && count >= 6 && mark != b'*' {
             let out = out.get_or_insert_with(|| bytes[..at].to_vec());
-            out.extend([mark; LONGEST_RUN]);
+            out.extend(std::iter::repeat_n(mark, LONGEST_RUN.min(end - at)));
         } else if let Some(out) = &mut out {
             out.extend_from_slice(&bytes[at..end]);
         }

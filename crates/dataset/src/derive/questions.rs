@@ -385,7 +385,12 @@ fn transcript(source: Source<'_>, limits: Limits) -> Option<Question> {
     let end = caption
         .iter()
         .position(|line| line.starts_with("APPEARANCES") || line.starts_with("The above-entitled"))?;
-    let lines: Vec<&str> = caption.get(..end)?.iter().copied().filter(|line| !line.contains("- -")).collect();
+    let lines: Vec<&str> = caption
+        .get(..end)?
+        .iter()
+        .copied()
+        .filter(|line| !["- -", "---"].iter().any(|rule| line.contains(rule)))
+        .collect();
     let input = lines.join("\n");
     let versus = lines.iter().position(|line| line.starts_with("v."))?;
     let party = |lines: &[&str]| {

@@ -294,7 +294,7 @@ fn whatever_cannot_be_asked_is_refused_with_its_parameter() {
     }
     let chat = |body: Value| server.post("/v1/chat/completions", &body).refused(400)["param"].clone();
     assert_eq!(chat(json!({ "messages": [] })), "messages");
-    assert_eq!(chat(json!({ "messages": [{ "role": "tool", "content": "x" }] })), "messages");
+    assert_eq!(chat(json!({ "messages": [{ "role": "tool", "content": "x" }] })), "messages[0].role");
     assert_eq!(chat(json!({ "messages": [{ "role": "user", "content": "x" }], "tools": [{}] })), "tools");
     assert_eq!(chat(json!({ "messages": [{ "role": "user", "content": "a ".repeat(2000) }] })), "messages");
     assert_eq!(
