@@ -11,7 +11,7 @@ use blackletter_model::Description;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  blackletter inspect ./kl3m-002-520m --json")]
 pub struct Args {
-    /// A model directory, owner/name[@revision] on the Hugging Face Hub, or tiny, the model inside the program.
+    /// A model directory, owner/name[@revision] on the Hugging Face Hub, or nano, the model inside the program.
     #[arg(value_name = "DIR|OWNER/NAME")]
     model: String,
     /// Print one JSON object in place of text.

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 
 /// The name of the model that the program carries.
 #[cfg(feature = "embedded-model")]
-const EMBEDDED: &str = "tiny";
+const EMBEDDED: &str = "nano";
 
 #[cfg(feature = "embedded-model")]
 const EMBEDDED_FILES: &[(&str, &[u8])] = &[
-    ("config.json", include_bytes!("../../../../models/tiny/config.json")),
-    ("generation_config.json", include_bytes!("../../../../models/tiny/generation_config.json")),
-    ("model.safetensors", include_bytes!("../../../../models/tiny/model.safetensors")),
-    ("tokenizer.json", include_bytes!("../../../../models/tiny/tokenizer.json")),
-    ("README.md", include_bytes!("../../../../models/tiny/README.md")),
+    ("config.json", include_bytes!("../../../../models/nano/config.json")),
+    ("generation_config.json", include_bytes!("../../../../models/nano/generation_config.json")),
+    ("model.safetensors", include_bytes!("../../../../models/nano/model.safetensors")),
+    ("tokenizer.json", include_bytes!("../../../../models/nano/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../../../../models/nano/tokenizer_config.json")),
+    ("provenance.json", include_bytes!("../../../../models/nano/provenance.json")),
+    ("README.md", include_bytes!("../../../../models/nano/README.md")),
 ];
 
 /// Which model, and how to run it.
@@ -22,7 +24,7 @@ const EMBEDDED_FILES: &[(&str, &[u8])] = &[
 #[command(next_help_heading = "Model")]
 pub struct ModelOptions {
     /// A model directory in Hugging Face format; or owner/name[@revision], fetched from the Hugging Face Hub into its
-    /// standard cache; or tiny, a very small model inside the program [default: tiny].
+    /// standard cache; or nano, the model inside the program [default: nano].
     #[arg(long, value_name = "DIR|OWNER/NAME")]
     model: Option<String>,
     /// A low-rank adapter (LoRA) in PEFT's format, which is put into the model's weights as they are loaded.
