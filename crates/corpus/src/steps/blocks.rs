@@ -51,7 +51,7 @@ impl Block for Clean {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn settings(&self) -> Value {
