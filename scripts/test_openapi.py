@@ -15,7 +15,9 @@ def main():
     program = pathlib.Path(sys.executable).parent / "schemathesis"
     # Few tokens, so that the time goes into requests.
     with server("--max-request-tokens", "2000") as address:
-        command = [str(program), "run", f"{address}/openapi.json", "--workers", "2", *sys.argv[1:]]
+        # What a schema cannot say may be refused: a regular expression or grammar that is none, several constraints at once.
+        exclude = ["--exclude-checks", "positive_data_acceptance"]
+        command = [str(program), "run", f"{address}/openapi.json", "--workers", "2", *exclude, *sys.argv[1:]]
         return subprocess.run(command).returncode
 
 

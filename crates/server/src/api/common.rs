@@ -192,6 +192,13 @@ impl Options {
                 "a stop text could end a text that a constraint keeps whole",
             ));
         }
+        if let Some(k) = self.top_k.filter(|&k| i32::try_from(k).is_err()) {
+            let limit = i32::MAX;
+            return Err(ApiError::param(
+                "top_k",
+                format!("{k} is out of range: it must be from 0 to {limit}"),
+            ));
+        }
         let greedy = self.temperature == Some(0.0);
         let asked = GenerationRequest {
             greedy,
