@@ -95,6 +95,10 @@ pub(super) fn attention_block(
     };
     // A query head uses the key head of its group: [rows, kv_heads, group, len, dim], then flat.
     let spread = |t: Tensor<4>| {
+        // Nothing to spread; and Burn 0.22 on wgpu gives a wrong gradient of the keys through a repetition of one.
+        if geometry.heads == geometry.kv_heads {
+            return t;
+        }
         t.reshape([rows, geometry.kv_heads, 1, len, dim])
             .repeat_dim(2, geometry.heads / geometry.kv_heads)
             .reshape([rows, geometry.heads, len, dim])
