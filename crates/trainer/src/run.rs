@@ -18,7 +18,7 @@ use blackletter_dataset::{Kind, TokenStore};
 use blackletter_kernels::{Isa, Pool, gemm_rate};
 use blackletter_model::{
     MixtralConfig,
-    decoder::{Decoder, Device, LossOptions, product_rate, use_threads},
+    decoder::{Decoder, LossOptions, use_threads},
 };
 use std::{
     fs,
@@ -43,8 +43,8 @@ pub enum Event<'a> {
         steps: u64,
         /// Rows of an epoch.
         epoch_rows: u64,
-        /// Multiply-add rate of the machine, operations per second.
-        rate: f64,
+        /// Multiply-add rate of the processor, operations per second, where the run is on it.
+        rate: Option<f64>,
     },
     /// A step is done.
     Step(&'a StepRecord),
@@ -145,7 +145,7 @@ struct Run<'c> {
     _lock: Option<fs::File>,
     loss: LossOptions,
     /// Operations per token, and per second of the machine.
-    flops: (f64, f64),
+    flops: (f64, Option<f64>),
     last: Option<PathBuf>,
 }
 
@@ -195,7 +195,7 @@ impl<'c> Run<'c> {
             z_coefficient: config.loss.z_loss,
             ..LossOptions::of(&model)
         };
-        let rate = machine_rate(config, &progress.decoder.device());
+        let rate = machine_rate(config);
         observe(Event::Started {
             run: &config.run,
             parameters: model.total_parameters(),
@@ -273,7 +273,7 @@ impl<'c> Run<'c> {
             tokens: state.tokens,
             seconds,
             tokens_per_s: step_tokens as f64 / seconds,
-            mfu: self.flops.0 * positions / seconds / self.flops.1,
+            mfu: self.flops.1.map(|rate| self.flops.0 * positions / seconds / rate),
         };
         if let Some(metrics) = &mut self.metrics {
             metrics.write(&Line::Step(record))?;
@@ -427,15 +427,15 @@ fn write_inputs(config: &RunConfig, store: &TokenStore, model: &MixtralConfig) -
     fs::write(&path, config.to_toml()).map_err(TrainError::file("write", &path))
 }
 
-/// Multiply-adds of the machine per second, measured.
-fn machine_rate(config: &RunConfig, device: &Device) -> f64 {
+/// Multiply-adds of the processor per second, measured, for a run on it.
+fn machine_rate(config: &RunConfig) -> Option<f64> {
     if config.device != DeviceKind::Cpu {
-        return product_rate(device);
+        return None;
     }
     let threads = match config.threads {
         0 => thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
     let isa = Isa::from_env().unwrap_or_else(|_| Isa::best());
-    gemm_rate(&Pool::new(threads), isa, config.dtype.arithmetic(), 5)
+    Some(gemm_rate(&Pool::new(threads), isa, config.dtype.arithmetic(), 5))
 }

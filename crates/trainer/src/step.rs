@@ -22,6 +22,49 @@ pub struct StepLoss {
     pub aux_loss: f64,
 }
 
+impl StepLoss {
+    fn add(&mut self, more: &Self) {
+        self.total += more.total;
+        self.cross_entropy += more.cross_entropy;
+        self.z_loss += more.z_loss;
+        self.aux_loss += more.aux_loss;
+    }
+}
+
+/// How much of a global batch's loss a micro-batch is.
+struct Share {
+    options: LossOptions,
+    share: f64,
+}
+
+impl Share {
+    fn of(micro_batches: &[Batch], options: &LossOptions) -> Self {
+        let targets: usize = micro_batches.iter().map(Batch::targets).sum();
+        let share = 1.0 / micro_batches.len().max(1) as f64;
+        let options = LossOptions {
+            scale: Some(1.0 / targets.max(1) as f32),
+            aux_coefficient: options.aux_coefficient * share,
+            ..*options
+        };
+        Self { options, share }
+    }
+
+    /// A micro-batch's share of the loss, and its gradient.
+    fn gradient(&self, decoder: &Decoder, batch: &Batch) -> (StepLoss, Vec<Option<Tensor<2>>>) {
+        let part = decoder.loss(batch, &self.options);
+        let loss = StepLoss {
+            total: part.cross_entropy + part.z_loss + self.options.aux_coefficient * part.aux_loss,
+            cross_entropy: part.cross_entropy,
+            z_loss: part.z_loss,
+            aux_loss: part.aux_loss * self.share,
+        };
+        let mut gradients = part.total.backward();
+        drop(part);
+        let of = decoder.parameters().into_iter().map(|p| p.tensor.grad_remove(&mut gradients));
+        (loss, of.collect())
+    }
+}
+
 /// The gradient of a global batch, in the order of [`Decoder::parameters`].
 pub struct GlobalGradient {
     /// One per parameter; `None` where the loss does not depend on it.
@@ -33,26 +76,14 @@ pub struct GlobalGradient {
 impl GlobalGradient {
     /// Runs all micro-batches forward and backward and adds up. `options.scale` is set here.
     pub fn of(decoder: &Decoder, micro_batches: &[Batch], options: &LossOptions) -> Self {
-        let targets: usize = micro_batches.iter().map(Batch::targets).sum();
-        let share = 1.0 / micro_batches.len().max(1) as f64;
-        let options = LossOptions {
-            scale: Some(1.0 / targets.max(1) as f32),
-            aux_coefficient: options.aux_coefficient * share,
-            ..*options
-        };
+        let part = Share::of(micro_batches, options);
         let mut gradients: Vec<Option<Tensor<2>>> = Vec::new();
         let mut loss = StepLoss::default();
         for batch in micro_batches {
-            let part = decoder.loss(batch, &options);
-            loss.cross_entropy += part.cross_entropy;
-            loss.z_loss += part.z_loss;
-            loss.aux_loss += part.aux_loss * share;
-            loss.total += part.cross_entropy + part.z_loss + options.aux_coefficient * part.aux_loss;
-            let mut new = part.total.backward();
-            drop(part);
-            let new = decoder.parameters().into_iter().map(|p| p.tensor.grad_remove(&mut new));
+            let (of_batch, new) = part.gradient(decoder, batch);
+            loss.add(&of_batch);
             if gradients.is_empty() {
-                gradients = new.collect();
+                gradients = new;
                 continue;
             }
             for (sum, new) in gradients.iter_mut().zip(new) {
@@ -79,16 +110,11 @@ impl GlobalGradient {
         if ranks.count() == 1 {
             return Ok(Self::of(decoder, micro_batches, options));
         }
-        let targets: usize = micro_batches.iter().map(Batch::targets).sum();
-        let share = 1.0 / micro_batches.len().max(1) as f64;
-        let options = LossOptions {
-            scale: Some(1.0 / targets.max(1) as f32),
-            aux_coefficient: options.aux_coefficient * share,
-            ..*options
-        };
+        let part = Share::of(micro_batches, options);
         let parameters = decoder.parameters().len();
-        // Cross-entropy, z-loss, load-balancing loss, total; then for each parameter whether it has a gradient.
-        let mut numbers = vec![0.0; 4 + parameters];
+        let mut loss = StepLoss::default();
+        // For each parameter whether it has a gradient; then the loss.
+        let mut numbers = vec![0.0; parameters];
         let mut sums: Vec<Vec<f32>> = Vec::new();
         let finish = |sums: &mut Vec<Vec<f32>>| -> Result<(), TrainError> {
             let first = sums.is_empty();
@@ -105,17 +131,9 @@ impl GlobalGradient {
         for round in 0..rounds {
             let mut gradients: Vec<Option<Tensor<2>>> = vec![None; parameters];
             if let Some(batch) = ranks.share(micro_batches, round) {
-                let part = decoder.loss(batch, &options);
-                let total = part.cross_entropy + part.z_loss + options.aux_coefficient * part.aux_loss;
-                for (sum, new) in
-                    numbers.iter_mut().zip([part.cross_entropy, part.z_loss, part.aux_loss * share, total])
-                {
-                    *sum += new;
-                }
-                let mut new = part.total.backward();
-                drop(part);
-                gradients =
-                    decoder.parameters().into_iter().map(|p| p.tensor.grad_remove(&mut new)).collect();
+                let (of_batch, new) = part.gradient(decoder, batch);
+                loss.add(&of_batch);
+                gradients = new;
             }
             if round > 0 {
                 finish(&mut sums)?;
@@ -123,7 +141,7 @@ impl GlobalGradient {
             for (at, (gradient, parameter)) in gradients.into_iter().zip(decoder.parameters()).enumerate() {
                 let values = match gradient {
                     Some(gradient) => {
-                        numbers[4 + at] = 1.0;
+                        numbers[at] = 1.0;
                         gradient.into_data().try_to_vec().unwrap_or_default()
                     }
                     None => vec![0.0; parameter.tensor.dims().iter().product()],
@@ -134,18 +152,19 @@ impl GlobalGradient {
         if rounds > 0 {
             finish(&mut sums)?;
         }
+        numbers.extend([loss.total, loss.cross_entropy, loss.z_loss, loss.aux_loss]);
         ranks.sum(&mut numbers)?;
         let device = decoder.device().without_autodiff();
         let gradients = sums
             .into_iter()
             .zip(decoder.parameters())
-            .zip(&numbers[4..])
+            .zip(&numbers)
             .map(|((sum, parameter), has)| {
                 (*has > 0.0)
                     .then(|| Tensor::from_data(TensorData::new(sum, parameter.tensor.dims()), &device))
             })
             .collect();
-        let [cross_entropy, z_loss, aux_loss, total] = [0, 1, 2, 3].map(|at| numbers[at]);
+        let [total, cross_entropy, z_loss, aux_loss] = [0, 1, 2, 3].map(|at| numbers[parameters + at]);
         Ok(Self { gradients, loss: StepLoss { total, cross_entropy, z_loss, aux_loss } })
     }
 

@@ -2,7 +2,10 @@
 
 use super::model;
 use crate::failure::Failure;
-use blackletter_model::gguf::{GgufType, write_gguf};
+use blackletter_model::{
+    Checkpoint,
+    gguf::{GgufType, write_gguf},
+};
 use std::{fs, path::PathBuf};
 
 /// Write a model as a GGUF file, which llama.cpp loads
@@ -39,7 +42,7 @@ enum Kind {
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
         let folder = model::directory(&self.model)?;
-        let files = model::find(&self.model)?;
+        let checkpoint = Checkpoint::open(&folder)?;
         let kind = match self.dtype {
             Kind::F32 => GgufType::F32,
             Kind::F16 => GgufType::F16,
@@ -51,7 +54,7 @@ impl Args {
             fs::read(&path).map_err(|e| Failure::failed(format!("cannot read {}: {e}", path.display())))?;
         let name =
             folder.file_name().map_or_else(|| self.model.clone(), |n| n.to_string_lossy().into_owned());
-        let written = write_gguf(&files.checkpoint()?, &tokenizer, &name, kind, &self.out)?;
+        let written = write_gguf(&checkpoint, &tokenizer, &name, kind, &self.out)?;
         eprintln!("wrote {}: {} tensors, {} bytes", self.out.display(), written.tensors, written.bytes);
         if let Some(window) = written.window {
             eprintln!(

@@ -31,11 +31,11 @@ impl View {
             Event::Started { run, parameters, done, steps, epoch_rows, rate } => {
                 self.steps = *steps;
                 self.say(&format!(
-                    "{}: {:.1} M parameters, {steps} steps{}, {epoch_rows} rows an epoch, {:.0} GFLOP/s in products",
+                    "{}: {:.1} M parameters, {steps} steps{}, {epoch_rows} rows an epoch{}",
                     run.display(),
                     *parameters as f64 / 1e6,
                     if *done > 0 { format!(", {done} done") } else { String::new() },
-                    rate / 1e9
+                    rate.map(|rate| format!(", {:.0} GFLOP/s in products", rate / 1e9)).unwrap_or_default()
                 ));
                 if let Some(bar) = &self.bar {
                     let style = ProgressStyle::with_template("{wide_bar:.cyan} {pos}/{len} {msg}");
@@ -74,13 +74,13 @@ impl View {
         self.loss = blend(self.loss, r.cross_entropy);
         let left = Duration::from_secs_f64((self.steps.saturating_sub(r.step)) as f64 * self.seconds);
         let numbers = format!(
-            "loss {:.4} (mean {:.4}), rate {:.2e}, norm {:.2}, {:.0} tokens/s, MFU {:.0} %, {} left",
+            "loss {:.4} (mean {:.4}), rate {:.2e}, norm {:.2}, {:.0} tokens/s{}, {} left",
             r.cross_entropy,
             self.loss,
             r.rate,
             r.gradient_norm,
             r.tokens_per_s,
-            100.0 * r.mfu,
+            r.mfu.map(|mfu| format!(", MFU {:.0} %", 100.0 * mfu)).unwrap_or_default(),
             hours(left)
         );
         match &self.bar {

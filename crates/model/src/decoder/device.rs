@@ -1,10 +1,6 @@
 //! Devices by name: this machine's processor, or a GPU where the build has it.
 
-use burn::{
-    backend::DispatchDevice,
-    tensor::{Device, Tensor},
-};
-use std::time::Instant;
+use burn::{backend::DispatchDevice, tensor::Device};
 
 /// Where tensors are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,28 +58,4 @@ fn wgpu() -> Result<Device, DeviceError> {
 /// Whether the fused bodies can run there.
 pub(super) fn is_cpu(device: &Device) -> bool {
     matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
-}
-
-/// Floating-point operations per second of the device's own matrix product, measured.
-pub fn product_rate(device: &Device) -> f64 {
-    let device = device.clone().without_autodiff();
-    let mut best = 0.0f64;
-    for n in [512usize, 1024, 2048, 4096, 8192] {
-        let x = Tensor::<2>::ones([n, n], &device);
-        let run = || {
-            let start = Instant::now();
-            // Reading a number waits for the device.
-            let read = x.clone().matmul(x.clone()).slice([0..1, 0..1]).try_into_data();
-            read.ok().map(|_| start.elapsed().as_secs_f64())
-        };
-        // The first one compiles. A device need not have room for all sizes.
-        let (Some(_), Some(one), Some(two)) = (run(), run(), run()) else { break };
-        let seconds = one.min(two);
-        best = best.max(2.0 * (n as f64).powi(3) / seconds);
-        if seconds > 0.2 {
-            break;
-        }
-    }
-    // Where nothing could be measured, shares of it are large, and numbers still.
-    best.max(1.0)
 }

@@ -157,7 +157,7 @@ pub struct ChatRequest {
     #[serde(default)]
     pub stream: Option<bool>,
     /// What a streamed answer holds besides.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "common::object")]
     pub stream_options: Option<StreamOptions>,
     /// What answers have to be.
     #[serde(default)]

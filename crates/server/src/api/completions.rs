@@ -111,7 +111,7 @@ pub struct CompletionRequest {
     #[serde(default)]
     pub stream: Option<bool>,
     /// What a streamed answer holds besides.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "common::object")]
     pub stream_options: Option<StreamOptions>,
     /// What continuations have to be.
     #[serde(default)]

@@ -281,6 +281,8 @@ fn whatever_cannot_be_asked_is_refused_with_its_parameter() {
         (json!({ "prompt": "a", "guided_regex": "a", "guided_choice": ["a"] }), "response_format"),
         (json!({ "prompt": "a", "response_format": { "type": "xml" } }), "response_format.type"),
         (json!({ "prompt": "a", "stream_options": { "include_usage": 1 } }), "stream_options.include_usage"),
+        (json!({ "prompt": "a", "stream_options": [] }), "stream_options"),
+        (json!({ "prompt": "a", "top_k": 1_u64 << 31 }), "top_k"),
         (json!({ "prompt": "a", "unknown": 1 }), "unknown"),
     ];
     for (body, param) in cases {

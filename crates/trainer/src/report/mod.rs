@@ -46,8 +46,9 @@ pub struct StepRecord {
     pub seconds: f64,
     /// Tokens of the step per second.
     pub tokens_per_s: f64,
-    /// Share of the machine's multiply-add rate, counted over all positions.
-    pub mfu: f64,
+    /// Share of the processor's multiply-add rate, counted over all positions; of a GPU no rate is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mfu: Option<f64>,
 }
 
 /// A line of `metrics.jsonl`.
@@ -114,16 +115,17 @@ impl Metrics {
         self.file.write_all(text.as_bytes()).map_err(TrainError::file("write", &self.path))?;
         let values: Vec<(String, f64)> = match line {
             Line::Step(r) => [
-                ("train/loss", r.loss),
-                ("train/cross_entropy", r.cross_entropy),
-                ("train/aux_loss", r.aux_loss),
-                ("train/rate", r.rate),
-                ("train/gradient_norm", r.gradient_norm),
-                ("train/tokens", r.tokens as f64),
-                ("train/tokens_per_s", r.tokens_per_s),
+                ("train/loss", Some(r.loss)),
+                ("train/cross_entropy", Some(r.cross_entropy)),
+                ("train/aux_loss", Some(r.aux_loss)),
+                ("train/rate", Some(r.rate)),
+                ("train/gradient_norm", Some(r.gradient_norm)),
+                ("train/tokens", Some(r.tokens as f64)),
+                ("train/tokens_per_s", Some(r.tokens_per_s)),
                 ("train/mfu", r.mfu),
             ]
             .into_iter()
+            .filter_map(|(tag, value)| Some((tag, value?)))
             .map(|(tag, value)| (tag.to_string(), value))
             .collect(),
             Line::Evaluation { of, scores, .. } => {
@@ -190,7 +192,7 @@ mod tests {
             tokens: 10 * step,
             seconds: 0.1,
             tokens_per_s: 100.0,
-            mfu: 0.5,
+            mfu: Some(0.5),
         }
     }
 
