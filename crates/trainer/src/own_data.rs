@@ -43,7 +43,7 @@ pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result
         let inputs = Inputs { corpus, tokenizer: PathBuf::from(&config.model.from), sft: examples.clone() };
         blackletter_dataset::build(&inputs, &store, &mut |_| {})?;
     }
-    ranks.sum(&mut [0.0])?;
+    ranks.wait()?;
     if texts.is_empty() {
         config.stream.sft_weight = 1.0;
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     checkpoint, clip,
-    config::{DeviceKind, RunConfig},
+    config::RunConfig,
     data::{Feed, Shape, StepData},
     error::TrainError,
     evaluate::{Evaluation, Heldout},
@@ -18,7 +18,7 @@ use blackletter_dataset::{Kind, TokenStore};
 use blackletter_kernels::{Isa, Pool, gemm_rate};
 use blackletter_model::{
     MixtralConfig,
-    decoder::{Decoder, LossOptions, use_threads},
+    decoder::{Decoder, LossOptions, Place, use_threads},
 };
 use std::{
     fs,
@@ -97,12 +97,13 @@ pub fn train(
     // The first rank makes the directory ready before others read from it, and it alone is heard.
     let mut silent = |_: Event<'_>| {};
     let observe: Observer<'_> = if ranks.is_first() { observe } else { &mut silent };
-    let mut run = if ranks.is_first() { Some(Run::open(config, resume, ranks, observe)?) } else { None };
-    ranks.sum(&mut [0.0])?;
-    let mut run = match run.take() {
-        Some(run) => run,
-        None => Run::open(config, resume, ranks, observe)?,
-    };
+    if !ranks.is_first() {
+        ranks.wait()?;
+    }
+    let mut run = Run::open(config, resume, ranks, observe)?;
+    if ranks.is_first() {
+        ranks.wait()?;
+    }
     let steps = config.schedule.steps;
     while run.progress.state.step < steps {
         run.step(observe)?;
@@ -429,7 +430,7 @@ fn write_inputs(config: &RunConfig, store: &TokenStore, model: &MixtralConfig) -
 
 /// Multiply-adds of the processor per second, measured, for a run on it.
 fn machine_rate(config: &RunConfig) -> Option<f64> {
-    if config.device != DeviceKind::Cpu {
+    if config.device != Place::Cpu {
         return None;
     }
     let threads = match config.threads {

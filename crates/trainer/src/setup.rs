@@ -2,7 +2,7 @@
 
 use crate::{
     checkpoint::{self, Stored},
-    config::{DeviceKind, RunConfig},
+    config::RunConfig,
     error::TrainError,
     optimizer::{Moments, Optimizer, Pair, Slot},
     own_data,
@@ -11,7 +11,7 @@ use crate::{
 use blackletter_dataset::{RowStream, TokenStore};
 use blackletter_model::{
     Checkpoint, MixtralConfig,
-    decoder::{Decoder, Parameter, Tensor},
+    decoder::{Decoder, Parameter, Place, Tensor},
 };
 use std::{
     fs,
@@ -41,7 +41,7 @@ impl Plan {
     /// When something cannot be opened or does not fit.
     pub fn new(config: &RunConfig) -> Result<Self, TrainError> {
         // A device that is not there is told before anything is written.
-        config.device.place().open()?;
+        config.device.open()?;
         let store = TokenStore::open(&config.data.store)?;
         let stream = RowStream::new(&store, &config.stream)?;
         let tokenizer = &store.manifest().tokenizer;
@@ -117,9 +117,9 @@ impl Progress {
     /// # Errors
     /// When the weights to go on from cannot be read.
     pub fn new(config: &RunConfig, plan: &Plan) -> Result<Self, TrainError> {
-        let mut device = config.device.place().open()?.autodiff();
+        let mut device = config.device.open()?.autodiff();
         // The fused bodies do it by themselves.
-        if config.recompute && config.device != DeviceKind::Cpu {
+        if config.recompute && config.device != Place::Cpu {
             device = device.gradient_checkpointing();
         }
         let decoder = match &plan.from {

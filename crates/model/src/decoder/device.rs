@@ -1,9 +1,11 @@
 //! Devices by name: this machine's processor, or a GPU where the build has it.
 
 use burn::{backend::DispatchDevice, tensor::Device};
+use serde::{Deserialize, Serialize};
 
 /// Where tensors are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Place {
     /// This machine's processor, with the fused bodies.
     Cpu,

@@ -1,9 +1,10 @@
 //! What values may be, and what ties them together.
 
 use super::{
-    DeviceKind, DtypeKind, RunConfig, ScheduleKind,
+    DtypeKind, RunConfig, ScheduleKind,
     overlay::{ConfigError, refused},
 };
+use blackletter_model::decoder::Place;
 use std::path::Path;
 
 impl RunConfig {
@@ -67,11 +68,11 @@ impl RunConfig {
     }
 
     fn check_device(&self) -> Result<(), ConfigError> {
-        if !self.device.place().is_built() {
+        if !self.device.is_built() {
             let allowed = "\"cpu\": this program was built without a GPU (cargo build --features wgpu)";
             return Err(refused("device", "\"wgpu\"", allowed));
         }
-        if self.device != DeviceKind::Cpu && self.dtype == DtypeKind::Bf16 {
+        if self.device != Place::Cpu && self.dtype == DtypeKind::Bf16 {
             return Err(refused(
                 "dtype",
                 "\"bf16\"",

@@ -23,7 +23,7 @@ pub const DEFAULT: &str = include_str!("../default.toml");
 pub struct RunConfig {
     pub run: PathBuf,
     pub threads: usize,
-    pub device: DeviceKind,
+    pub device: Place,
     pub dtype: DtypeKind,
     pub recompute: bool,
     pub model: ModelConfig,
@@ -38,26 +38,6 @@ pub struct RunConfig {
     pub samples: SamplesConfig,
     pub checkpoints: CheckpointsConfig,
     pub averaging: AveragingConfig,
-}
-
-/// Where tensors are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceKind {
-    /// This machine's processor.
-    Cpu,
-    /// A GPU by Vulkan, Metal or DirectX.
-    Wgpu,
-}
-
-impl DeviceKind {
-    /// Where the decoder's tensors are.
-    pub fn place(self) -> Place {
-        match self {
-            Self::Cpu => Place::Cpu,
-            Self::Wgpu => Place::Wgpu,
-        }
-    }
 }
 
 /// Arithmetic of matrix products.

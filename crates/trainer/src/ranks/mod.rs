@@ -115,6 +115,14 @@ impl Ranks {
         Err(lost())
     }
 
+    /// Waits until all ranks have come here.
+    ///
+    /// # Errors
+    /// As [`Self::start_sum`].
+    pub fn wait(&self) -> Result<(), TrainError> {
+        self.sum(&mut [0.0])
+    }
+
     /// Ends the connection, after which `mpirun` knows that this rank has come to its end as it should.
     pub fn leave(&self) {
         #[cfg(feature = "mpi")]
