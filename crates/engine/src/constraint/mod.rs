@@ -4,11 +4,13 @@
 //! token by token, the ids that may come next. `llguidance` knows which those are. Around it stand:
 //!
 //! - `schema`: refuses what a schema says and nobody can hold to, and narrows what validators read in different ways;
+//! - `apart`: tells where `oneOf` is no more than `anyOf`;
 //! - `closing`: follows the grammar beside `llguidance` and knows the shortest way to a whole document, whose tokens are kept
 //!   in reserve and forced when the limit nears;
 //! - `json_guard`: keeps numbers within what parsers hold exactly, and keys of an object apart;
 //! - `vocabulary`: what `llguidance` has to know of a tokenizer, once per model.
 
+mod apart;
 mod closing;
 mod json_guard;
 mod plan;

@@ -166,6 +166,7 @@ impl Constraint {
     }
 }
 
-fn too_complex(error: impl std::fmt::Display) -> ConstraintError {
+/// What `llguidance` says when it gives up.
+pub(super) fn too_complex(error: impl std::fmt::Display) -> ConstraintError {
     ConstraintError::TooComplex(error.to_string().lines().next().unwrap_or_default().to_string())
 }

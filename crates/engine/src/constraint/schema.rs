@@ -7,13 +7,28 @@
 //! - narrows what validators read in different ways: `.` in a pattern matches no line separator of any kind, formats are
 //!   patterns that the strictest validators accept. A narrower schema accepts less, never more.
 
-use super::ConstraintError;
+use super::{ConstraintError, apart::are_apart};
 use llguidance::{derivre::RegexBuilder, regex_to_lark};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 
 /// Schemas within schemas.
 const DEEPEST: usize = 64;
+
+/// Schemas in all: they are followed by recursion, which takes room.
+const MOST_SCHEMAS: usize = 20_000;
+
+/// Patterns and formats that one value has to match: their product takes time and room beyond all bounds.
+const MOST_PATTERNS: usize = 8;
+
+/// Patterns of the keys of one object, for the same reason.
+const MOST_KEY_PATTERNS: usize = 32;
+
+/// Schemas that are looked at to count them.
+const MOST_LOOKED_AT: usize = 1000;
+
+/// Alternatives that are compared with each other.
+const MOST_COMPARED: usize = 64;
 
 /// Keywords that say something and are not kept here.
 const UNSUPPORTED: [&str; 19] = [
@@ -65,9 +80,9 @@ const LARGEST_EXACT: u64 = 1 << 53;
 /// # Errors
 /// Names the first keyword that cannot be kept.
 pub fn prepare(schema: &Value) -> Result<Value, ConstraintError> {
-    let mut walk = Walk { root: schema.clone(), ..Walk::default() };
-    let root = walk.root.clone();
-    let done = walk.schema(&root, "", 0)?;
+    let named = schema.to_string().contains("/oneOf/");
+    let mut walk = Walk { root: schema.clone(), original: schema.clone(), named, ..Walk::default() };
+    let done = walk.schema(schema, "", 0)?;
     walk.replace("", done);
     while let Some((pointer, from)) = walk.wanted.pop() {
         if !walk.seen.insert(pointer.clone()) {
@@ -97,21 +112,26 @@ pub fn explain(schema: &Value, message: &str, compile: impl Fn(&Value) -> Option
         }
         let mut places = Vec::new();
         find(schema, "", keywords, &mut places);
-        // The place that is still complained about when it is the only one left.
-        for place in &places {
+        let complains = |kept: &[String]| {
             let mut alone = schema.clone();
-            for other in places.iter().filter(|p| *p != place) {
-                take_out(&mut alone, other);
-            }
-            if places.len() == 1 || compile(&alone).is_some_and(|m| m.contains(part)) {
-                let keyword = place.rsplit('/').next().unwrap_or_default();
-                let why = match keyword {
-                    "oneOf" => "its alternatives cannot be told apart; use anyOf",
-                    "$ref" => "it leads back to itself beside other keywords",
-                    _ => "beside optional properties",
-                };
-                return unsupported(keyword, place, why);
-            }
+            places.iter().filter(|place| !kept.contains(place)).for_each(|place| take_out(&mut alone, place));
+            compile(&alone).is_some_and(|m| m.contains(part))
+        };
+        // The place that is still complained about when it is the only one left, by halves.
+        let mut left = places.as_slice();
+        while let Some((first, second)) = left.split_at_checked(left.len() / 2).filter(|_| left.len() > 1) {
+            left = if complains(first) { first } else { second };
+        }
+        if let [place] = left
+            && (places.len() == 1 || complains(left))
+        {
+            let keyword = place.rsplit('/').next().unwrap_or_default();
+            let why = match keyword {
+                "oneOf" => "its alternatives cannot be told apart; use anyOf",
+                "$ref" => "it leads back to itself beside other keywords",
+                _ => "beside optional properties",
+            };
+            return unsupported(keyword, place, why);
         }
     }
     ConstraintError::Schema(message.trim_start_matches("Unsatisfiable schema: ").to_string())
@@ -160,6 +180,10 @@ fn unescape(key: &str) -> String {
 #[derive(Default)]
 struct Walk {
     root: Value,
+    /// The root before anything was made ready.
+    original: Value,
+    /// Whether a reference may lead through `oneOf`, whose name stays then.
+    named: bool,
     /// Pointers of schemas that have been made ready.
     seen: HashSet<String>,
     /// Pointers that references lead to, and the references.
@@ -175,6 +199,11 @@ impl Walk {
 
     fn schema(&mut self, schema: &Value, pointer: &str, depth: usize) -> Result<Value, ConstraintError> {
         self.seen.insert(pointer.into());
+        if self.seen.len() > MOST_SCHEMAS {
+            return Err(ConstraintError::Schema(format!(
+                "it has more than {MOST_SCHEMAS} schemas within it"
+            )));
+        }
         if depth > DEEPEST {
             return Err(ConstraintError::Schema(format!(
                 "schemas lie more than {DEEPEST} deep in each other, at {pointer}"
@@ -188,11 +217,16 @@ impl Walk {
                 return Err(ConstraintError::Schema(format!("{at} is neither an object nor true or false")));
             }
         };
+        if map.contains_key("allOf") && patterns_at_once(&self.original, schema, &mut 0) > MOST_PATTERNS {
+            let why = format!("more than {MOST_PATTERNS} patterns and formats for one value");
+            return Err(unsupported("allOf", &format!("{pointer}/allOf"), &why));
+        }
         let mut out = Map::new();
         for (key, value) in map {
             let at = format!("{pointer}/{}", escape(key));
             if let Some(kept) = self.keyword(key, value, map, &at, depth)? {
-                out.insert(key.clone(), kept);
+                let any = key == "oneOf" && !map.contains_key("anyOf") && self.is_any(value);
+                out.insert(if any { "anyOf".into() } else { key.clone() }, kept);
             }
         }
         if let Some(format) = map.get("format").and_then(Value::as_str)
@@ -211,6 +245,16 @@ impl Walk {
             }
         }
         Ok(Value::Object(out))
+    }
+
+    /// Whether no value fits two of these schemas.
+    fn is_any(&self, schemas: &Value) -> bool {
+        let list = schemas.as_array().map(Vec::as_slice).unwrap_or_default();
+        list.len() <= MOST_COMPARED
+            && !self.named
+            && (1..)
+                .zip(list)
+                .all(|(next, a)| list.iter().skip(next).all(|b| are_apart(&self.original, a, b)))
     }
 
     /// A keyword as it stays; none when it goes.
@@ -235,6 +279,9 @@ impl Walk {
         let kept = match key {
             "properties" | "patternProperties" => {
                 let Value::Object(map) = value else { return Ok(Some(value.clone())) };
+                if key == "patternProperties" && map.len() > MOST_KEY_PATTERNS {
+                    return Err(unsupported(key, at, &format!("more than {MOST_KEY_PATTERNS} patterns")));
+                }
                 let mut out = Map::new();
                 for (name, schema) in map {
                     let at = format!("{at}/{}", escape(name));
@@ -266,6 +313,10 @@ impl Walk {
                 self.wanted.push((percent_decode(pointer), at.into()));
                 value.clone()
             }
+            "multipleOf" if value.as_f64().is_some_and(|step| (step * f64::from(1 << 20)).fract() != 0.0) => {
+                let why = "validators that reckon in binary do not agree on its multiples; use a sum of halves, quarters and so on";
+                return Err(unsupported(key, at, why));
+            }
             "pattern" => match value.as_str() {
                 Some(pattern) => json!(check_pattern(key, pattern, at)?),
                 None => value.clone(),
@@ -284,6 +335,27 @@ impl Walk {
         };
         Ok(Some(kept))
     }
+}
+
+/// Patterns and formats that a value has to match at once; too many when they cannot be counted in time.
+fn patterns_at_once(root: &Value, schema: &Value, looked_at: &mut usize) -> usize {
+    *looked_at += 1;
+    if *looked_at > MOST_LOOKED_AT {
+        return MOST_PATTERNS + 1;
+    }
+    let Value::Object(map) = schema else { return 0 };
+    let own = ["pattern", "format"].iter().filter(|key| map.contains_key(**key)).count();
+    let list = |key: &str| map.get(key).and_then(Value::as_array).into_iter().flatten();
+    let mut all = own;
+    let target = map.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
+    for part in list("allOf").chain(target.and_then(|pointer| root.pointer(pointer))) {
+        all += patterns_at_once(root, part, looked_at);
+        if all > MOST_PATTERNS {
+            return all;
+        }
+    }
+    let alternatives = list("anyOf").chain(list("oneOf"));
+    all + alternatives.map(|one| patterns_at_once(root, one, looked_at)).max().unwrap_or(0)
 }
 
 /// Whether a keyword changes nothing where it stands.
@@ -475,6 +547,17 @@ mod tests {
         let made = prepare(&schema).unwrap();
         assert_eq!(made["components"]["a"], json!({}));
         assert!(made.get("format").is_none() && made.get("$schema").is_none());
+    }
+
+    #[test]
+    fn one_of_schemas_that_are_apart_is_any_of_them() {
+        let schema = json!({ "oneOf": [{ "type": "null" }, { "items": { "$ref": "#" }, "type": "array" }] });
+        assert_eq!(prepare(&schema).unwrap(), json!({ "anyOf": schema["oneOf"] }));
+        let named =
+            json!({ "oneOf": [{ "type": "null" }, { "items": { "$ref": "#/oneOf/0" }, "type": "array" }] });
+        assert_eq!(prepare(&named).unwrap(), named);
+        let both = json!({ "oneOf": [{ "type": "null" }, { "type": "array" }], "anyOf": [{}] });
+        assert_eq!(prepare(&both).unwrap(), both);
     }
 
     #[test]

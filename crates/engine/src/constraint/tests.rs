@@ -246,6 +246,55 @@ fn documents_of_schemas_as_people_write_them_parse_validate_and_end_in_time() {
 }
 
 #[test]
+fn documents_of_schemas_of_all_trades_parse_validate_and_end_in_time() {
+    let tokenizer = tokenizer();
+    let vocabulary = vocabulary(&tokenizer);
+    for line in include_str!("../../tests/schemas.jsonl").lines() {
+        let schema = serde_json::from_str(line).unwrap();
+        check(&tokenizer, &vocabulary, &schema, 2).unwrap_or_else(|e| panic!("{schema}: {e}"));
+    }
+}
+
+#[test]
+fn schemas_that_would_take_too_long_come_to_an_end() {
+    let tokenizer = tokenizer();
+    let vocabulary = vocabulary(&tokenizer);
+    let compile = |schema: Value| vocabulary.compile(&ConstraintSpec::JsonSchema(schema));
+    // A long row of references is followed to its end.
+    let mut row: serde_json::Map<String, Value> =
+        (0..4000).map(|i| (format!("d{i}"), json!({ "$ref": format!("#/$defs/d{}", i + 1) }))).collect();
+    row.insert("d4000".into(), json!({ "type": "null" }));
+    let grammar = compile(json!({ "$ref": "#/$defs/d0", "$defs": row })).unwrap();
+    assert_eq!(draw(&tokenizer, &grammar, 20, 0).0, "null");
+    // The one place that cannot be kept is found among thousands.
+    let fine = json!({ "oneOf": [{ "type": "integer" }, { "type": "string" }] });
+    let mut properties: serde_json::Map<String, Value> =
+        (0..1000).map(|i| (format!("p{i}"), fine.clone())).collect();
+    properties.insert("p777".into(), json!({ "oneOf": [{ "type": "integer" }, { "type": "number" }] }));
+    let refused = compile(json!({ "type": "object", "properties": properties })).err().unwrap().to_string();
+    assert!(refused.starts_with("unsupported keyword: oneOf at /properties/p777/oneOf"), "{refused}");
+    // More choices for one of the first tokens than can be followed are refused before any text is made.
+    let properties: serde_json::Map<String, Value> =
+        (0..3000).map(|i| (format!("p{i}"), json!({ "type": "integer" }))).collect();
+    let wide = compile(json!({ "type": "object", "properties": properties, "additionalProperties": false }));
+    assert!(matches!(wide.err().unwrap(), ConstraintError::TooComplex(_)));
+    // Patterns that multiply each other, and a shortest text beyond all limits.
+    let patterns: Vec<Value> =
+        (0..300).map(|i| json!({ "type": "string", "pattern": format!(".*a.*{i}.*") })).collect();
+    let refused = compile(json!({ "properties": { "a": { "allOf": patterns } } })).err().unwrap().to_string();
+    assert!(refused.starts_with("unsupported keyword: allOf at /properties/a/allOf"), "{refused}");
+    let doubling: serde_json::Map<String, Value> = (0..28)
+        .map(|i| {
+            let next = json!({ "$ref": format!("#/$defs/d{}", i + 1) });
+            (format!("d{i}"), json!({ "type": "array", "prefixItems": [next.clone(), next], "minItems": 2, "items": false }))
+        })
+        .chain([("d28".to_string(), json!({ "type": "null" }))])
+        .collect();
+    let grammar = compile(json!({ "$ref": "#/$defs/d0", "$defs": doubling })).unwrap();
+    assert_eq!(draw(&tokenizer, &grammar, 20, 0).1, FinishReason::Length);
+}
+
+#[test]
 fn documents_of_random_schemas_parse_validate_and_end_in_time() {
     let tokenizer = tokenizer();
     let vocabulary = vocabulary(&tokenizer);
@@ -278,6 +327,10 @@ fn what_cannot_be_kept_is_refused_with_its_place() {
     );
     assert!(
         refused(json!({ "type": "number", "minimum": 1e20 })).starts_with("the JSON schema cannot be used")
+    );
+    assert!(
+        refused(json!({ "type": "number", "multipleOf": 0.01 }))
+            .starts_with("unsupported keyword: multipleOf at /multipleOf (")
     );
     assert!(refused(json!(false)).starts_with("the JSON schema cannot be used"));
     assert!(refused(json!({ "type": "wrong" })).starts_with("the JSON schema cannot be used"));

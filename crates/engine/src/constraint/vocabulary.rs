@@ -3,6 +3,7 @@
 use super::{
     ConstraintError, ConstraintSpec,
     closing::{Follower, Tables},
+    plan::too_complex,
     schema,
 };
 use blackletter_tokenizer::{SpecialTokens, Tokenizer};
@@ -13,7 +14,13 @@ use llguidance::{
     toktrie::{ApproximateTokEnv, INVALID_TOKEN, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie},
 };
 use serde_json::{Value, json};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, thread};
+
+/// Bytes of stack for compiling: a few kilobytes for each schema that is within another.
+const STACK: usize = 256 << 20;
+
+/// Bytes of the shortest text that a grammar is tried out with.
+const TRIED_OUT: usize = 4;
 
 /// What constraints have to know of a model's tokens; made once per model.
 pub struct Vocabulary {
@@ -75,6 +82,16 @@ impl Vocabulary {
     /// # Errors
     /// When it asks for what cannot be kept.
     pub fn compile(&self, spec: &ConstraintSpec) -> Result<Grammar, ConstraintError> {
+        // Schemas that lead to each other in a long row are followed by recursion.
+        thread::scope(|scope| {
+            let builder = thread::Builder::new().name("constraint".into()).stack_size(STACK);
+            let compiling = builder.spawn_scoped(scope, || self.compile_here(spec));
+            let compiled = compiling.map_err(|e| ConstraintError::TooComplex(e.to_string()))?.join();
+            compiled.unwrap_or_else(|_| Err(ConstraintError::TooComplex("it cannot be compiled".into())))
+        })
+    }
+
+    fn compile_here(&self, spec: &ConstraintSpec) -> Result<Grammar, ConstraintError> {
         let (parser, json) = match spec {
             ConstraintSpec::JsonSchema(schema) => (self.compile_schema(schema)?, true),
             ConstraintSpec::Regex(regex) => {
@@ -96,7 +113,22 @@ impl Vocabulary {
         };
         let follower = Tables::new(parser.parser.grammar(), self.factory.limits(), self.env.clone())
             .and_then(|tables| Follower::start(Arc::new(tables)));
+        self.try_out(parser.clone(), follower.as_ref())?;
         Ok(Grammar { parser, follower, env: self.env.clone(), json })
+    }
+
+    /// Goes a few bytes of the shortest text: what is too complex there is refused before any text is made.
+    fn try_out(&self, mut parser: TokenParser, follower: Option<&Follower>) -> Result<(), ConstraintError> {
+        parser.compute_mask().map_err(too_complex)?;
+        for byte in follower.and_then(Follower::closing).unwrap_or_default().into_iter().take(TRIED_OUT) {
+            let Some(id) = self.env.tok_trie().token_id(&[byte]) else { return Ok(()) };
+            parser.consume_token(id).map_err(too_complex)?;
+            if parser.check_stop().map_err(too_complex)? {
+                return Ok(());
+            }
+            parser.compute_mask().map_err(too_complex)?;
+        }
+        Ok(())
     }
 
     fn parser(&self, grammar: TopLevelGrammar) -> Result<TokenParser, String> {
