@@ -259,7 +259,7 @@ fn combine(document: &str, answers: Vec<(Value, Range<usize>)>, schema: &Value) 
             .iter()
             .all(|key| schema.get(key).is_none());
     let objects = located.iter().all(|(value, _)| value.is_object());
-    if located.len() < 2 || !apart || !objects {
+    if located.is_empty() || !apart || !objects {
         let best = located.into_iter().rev().max_by_key(|(_, places)| found(places));
         return best.unwrap_or_default();
     }
@@ -281,8 +281,17 @@ fn combine(document: &str, answers: Vec<(Value, Range<usize>)>, schema: &Value) 
             Some((value, places))
         };
         let candidates: Vec<(Value, Places)> = located.iter().filter_map(of).collect();
-        let most = schema["properties"][&name]["maxItems"].as_u64().map_or(usize::MAX, |n| n as usize);
-        let joined = join_lists(&candidates, &field, most);
+        let list = &schema["properties"][&name];
+        let most = list["maxItems"].as_u64().map_or(usize::MAX, |n| n as usize);
+        let least = list["minItems"].as_u64().unwrap_or(0) as usize;
+        // The places of some lists mean something; and one window's list stays as it is unless it should be the document's words.
+        let may_join = list["items"].is_object() && list.get("prefixItems").is_none();
+        let joined = if may_join && (located.len() > 1 || is_free_text(&list["items"])) {
+            join_lists(&candidates, &field, most)
+                .filter(|(value, _)| value.as_array().is_some_and(|l| l.len() >= least))
+        } else {
+            None
+        };
         let best = joined.or_else(|| {
             let score = |(value, places): &&(Value, Places)| (found(places), !value.is_null());
             candidates.iter().rev().max_by_key(score).cloned()
@@ -293,6 +302,12 @@ fn combine(document: &str, answers: Vec<(Value, Range<usize>)>, schema: &Value) 
         }
     }
     (Value::Object(value), places)
+}
+
+/// Whether values are texts in nobody's words but the document's.
+fn is_free_text(schema: &Value) -> bool {
+    let told = ["enum", "const", "format", "pattern"].iter().any(|key| schema.get(key).is_some());
+    schema["type"] == "string" && !told
 }
 
 /// The items of lists that the document has word for word, each once; none when a candidate is no list, or nothing is found.
@@ -393,7 +408,8 @@ mod tests {
     #[test]
     fn windows_are_put_together_field_by_field() {
         let document = "First: Ann. Second: Bob. Third: Cid.";
-        let schema = json!({ "properties": { "names": { "maxItems": 2 }, "judge": {}, "court": {} } });
+        let names = json!({ "items": { "type": "string" }, "maxItems": 2 });
+        let schema = json!({ "properties": { "names": names, "judge": {}, "court": {} } });
         let answers = vec![
             (json!({ "names": ["Ann", "Eve"], "judge": "Dan", "court": null }), 0..12),
             (json!({ "names": ["Ann", "Bob", "Cid"], "judge": "Bob", "court": "Supreme" }), 12..36),
@@ -401,6 +417,29 @@ mod tests {
         let (value, places) = combine(document, answers, &schema);
         assert_eq!(value, json!({ "names": ["Ann", "Bob"], "judge": "Bob", "court": "Supreme" }));
         assert!(places["/names/1"].is_some() && places["/court"].is_none() && places.len() == 4);
+    }
+
+    #[test]
+    fn lists_of_the_documents_words_have_each_once_and_no_others_beside_them() {
+        let document = "Ann pays Bob; Bob pays nobody.";
+        let texts = json!({ "items": { "type": "string" } });
+        let of = |list: Value, kind: &Value| {
+            let schema = json!({ "properties": { "list": kind } });
+            combine(document, vec![(json!({ "list": list }), 0..document.len())], &schema)
+        };
+        let (value, places) = of(json!(["Eve", "Ann", "Bob", "Bob", "Ann"]), &texts);
+        assert_eq!(value, json!({ "list": ["Ann", "Bob"] }));
+        assert_eq!(places["/list/1"], Some(9..12));
+        assert_eq!(places.len(), 2);
+        // Nothing is left out where nothing stands in the document, where too few would be left, and of words that the schema gives.
+        let all = json!(["Eve", "Dan"]);
+        assert_eq!(of(all.clone(), &texts).0["list"], all);
+        let some = json!(["Ann", "Dan"]);
+        assert_eq!(
+            of(some.clone(), &json!({ "items": { "type": "string" }, "minItems": 2 })).0["list"],
+            some
+        );
+        assert_eq!(of(some.clone(), &json!({ "items": { "enum": ["Ann", "Dan"] } })).0["list"], some);
     }
 
     #[test]
