@@ -22,6 +22,7 @@ mod engine;
 mod extract;
 mod generate;
 mod measure;
+mod measure_constraint;
 mod model_files;
 mod pipeline;
 mod prefixes;
@@ -38,6 +39,7 @@ pub use engine::{Engine, EngineError, LoadOptions, WeightDtype, quantise_checkpo
 pub use extract::{Evidence, ExtractError, ExtractOptions, Extraction, Extractor};
 pub use generate::{FinishReason, Generated, GenerationOptions, generate, generate_constrained};
 pub use measure::{MeasureOptions, Measurement, measure};
+pub use measure_constraint::{ConstraintMeasurement, SchemaCost, measure_constraints};
 pub use model_files::ModelFiles;
 pub use pipeline::{Pipeline, PipelineError, Prompt};
 pub use request::{DEFAULT_MAX_NEW_TOKENS, GenerationRequest};

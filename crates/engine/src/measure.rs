@@ -211,7 +211,7 @@ fn decode(
 }
 
 /// Random ids that are not special in the kl3m family.
-fn ids(engine: &Engine, n: usize, seed: u64) -> Vec<u32> {
+pub(crate) fn ids(engine: &Engine, n: usize, seed: u64) -> Vec<u32> {
     let vocab = engine.config().vocab_size as u64;
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
     (0..n)
@@ -238,7 +238,7 @@ fn peak_memory() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-fn cpu_name() -> String {
+pub(crate) fn cpu_name() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |key: &str| {
         info.lines()

@@ -1,20 +1,25 @@
 //! `blackletter bench`
 
-use super::model::{self, ModelOptions};
+use super::{
+    model::{self, ModelOptions},
+    text::read_text,
+};
 use crate::{failure::Failure, output};
-use blackletter_engine::{LoadOptions, MeasureOptions, ModelFiles, measure};
+use blackletter_engine::{Engine, LoadOptions, MeasureOptions, ModelFiles, measure, measure_constraints};
 use blackletter_model::{Dtype, MixtralConfig, random_checkpoint};
 use blackletter_trainer::{
     bench::{BenchOptions, bench},
     config::{DtypeKind, OptimizerKind},
     geometry,
 };
+use serde_json::Value;
 use std::{env, path::PathBuf};
 
 /// Measure speed on this machine, beside what the machine can do
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Generate(Generate),
+    Constraint(Constraint),
     Train(Train),
 }
 
@@ -22,6 +27,7 @@ impl Command {
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Generate(args) => args.run(),
+            Self::Constraint(args) => args.run(),
             Self::Train(args) => args.run(),
         }
     }
@@ -75,6 +81,52 @@ impl Generate {
         };
         let load: LoadOptions = self.model.load_options();
         let measured = measure(&files, &load, &options)?;
+        output::print(serde_json::to_string_pretty(&measured)? + "\n")
+    }
+}
+
+/// Measure what constraints cost beside the steps of a model
+///
+/// Makes a text under each JSON schema, at temperature 1, and prints one JSON object: how long a step takes without a
+/// constraint, how much more a token takes under one, and what share that is, in all and for each schema.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "EXAMPLE:\n  blackletter bench constraint crates/engine/tests/schemas.jsonl --random-geometry kl3m-002-520m --tokenizer ./kl3m-001-32k"
+)]
+pub struct Constraint {
+    /// JSON lines, a schema each.
+    #[arg(value_name = "FILE")]
+    schemas: PathBuf,
+    #[command(flatten)]
+    model: ModelOptions,
+    /// Measure beside a model of random weights in a published geometry instead, as bench generate does; give --tokenizer.
+    #[arg(long, value_name = "GEOMETRY", conflicts_with = "model", requires = "tokenizer", value_parser = clap::builder::PossibleValuesParser::new(MixtralConfig::GEOMETRIES))]
+    random_geometry: Option<String>,
+    /// A directory with the tokenizer [default: the model's own].
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// Most tokens of a text.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..))]
+    r#gen: u32,
+}
+
+impl Constraint {
+    fn run(self) -> Result<(), Failure> {
+        let text = read_text(&self.schemas)?;
+        let schemas = text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str);
+        let schemas: Vec<Value> = schemas
+            .collect::<Result<_, _>>()
+            .map_err(|e| Failure::failed(format!("{} is not JSON lines: {e}", self.schemas.display())))?;
+        let files = match &self.random_geometry {
+            Some(name) => ModelFiles::Directory(random_model(name)?),
+            None => self.model.files()?,
+        };
+        let tokenizer = match &self.tokenizer {
+            Some(dir) => ModelFiles::Directory(dir.clone()).tokenizer()?,
+            None => files.tokenizer()?,
+        };
+        let engine = Engine::from_checkpoint(&files.checkpoint()?, &self.model.load_options())?;
+        let measured = measure_constraints(&engine, &tokenizer, &schemas, self.r#gen as usize)?;
         output::print(serde_json::to_string_pretty(&measured)? + "\n")
     }
 }
