@@ -143,6 +143,15 @@ impl ApiError {
         error
     }
 
+    /// Constraints of others are being compiled.
+    pub fn compiling() -> Self {
+        let message = "other constraints are being compiled: try again later";
+        let mut error =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("constraints_busy"), message);
+        error.retry_after = Some(5);
+        error
+    }
+
     /// The server is ending.
     pub fn ending() -> Self {
         let mut error = Self::new(

@@ -31,6 +31,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// For a request to come in whole, head and body each, and for a client to take a part of what is to go out.
     pub read_timeout: Duration,
+    /// For a constraint to be compiled, and for one to wait until others are.
+    pub compile_timeout: Duration,
     /// For a request to be answered whole.
     pub request_timeout: Duration,
     /// For requests in progress when the server is told to end.
@@ -52,6 +54,7 @@ impl Default for Settings {
             max_schema: 256 << 10,
             max_connections: 1024,
             read_timeout: Duration::from_secs(20),
+            compile_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(600),
             drain: Duration::from_secs(18),
         }

@@ -1,12 +1,13 @@
 //! `POST /v1/chat/completions`
 
 use super::{
-    common::{
-        self, Checked, Choice, Events, Options, ResponseFormat, Stop, StreamOptions, Usage, check_amount,
-        check_model, refuse,
-    },
     completions::tokenizer,
+    events::{self, Events},
+    options::{
+        self, Checked, Choice, ResponseFormat, Stop, StreamOptions, Usage, check_amount, check_model, refuse,
+    },
     read,
+    strict::{object, tagged, word},
 };
 use crate::{
     answer::{Reader, ReplyToken, collect, spell},
@@ -24,13 +25,13 @@ use axum::{
 use blackletter_engine::Request;
 use blackletter_tokenizer::{Tokenizer, template::Message};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
 
 /// Who says something.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", remote = "Self")]
 pub enum Role {
     /// Whoever sets the rules.
     System,
@@ -44,7 +45,7 @@ pub enum Role {
 
 /// Something said.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct ChatMessage {
     /// Who says it.
     pub role: Role,
@@ -70,7 +71,7 @@ pub enum Content {
 
 /// A part of a text.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields, remote = "Self")]
 pub enum Part {
     /// Text; nothing else is supported.
     Text {
@@ -78,6 +79,10 @@ pub enum Part {
         text: String,
     },
 }
+
+word!(Role);
+object!(ChatMessage);
+tagged!(Part);
 
 impl Content {
     fn text(self) -> String {
@@ -88,114 +93,49 @@ impl Content {
     }
 }
 
-/// A request to go on with a conversation.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ChatRequest {
-    /// The model; the one that is served when left out.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// What was said. Special tokens in it are plain characters.
-    #[schema(min_items = 1)]
-    pub messages: Vec<ChatMessage>,
-    /// Most new tokens of each answer; what the context leaves when left out.
-    #[serde(default)]
-    #[schema(minimum = 0)]
-    pub max_tokens: Option<u32>,
-    /// The same under its newer name.
-    #[serde(default)]
-    #[schema(minimum = 0)]
-    pub max_completion_tokens: Option<u32>,
-    /// Answers.
-    #[serde(default)]
-    #[schema(minimum = 1, default = 1)]
-    pub n: Option<u16>,
-    /// Divides the logits; 0 for the most likely token always.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 2, default = 1)]
-    pub temperature: Option<f32>,
-    /// Keep the most likely tokens up to this probability.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 1, default = 1)]
-    pub top_p: Option<f32>,
-    /// Keep so many of the most likely tokens; 0 for all.
-    #[serde(default)]
-    pub top_k: Option<u32>,
-    /// Keep tokens of at least this share of the largest probability.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 1)]
-    pub min_p: Option<f32>,
-    /// Divides or multiplies logits of tokens seen; 1 for none.
-    #[serde(default)]
-    #[schema(minimum = 0.01, maximum = 100)]
-    pub repetition_penalty: Option<f32>,
-    /// Subtracted from logits of tokens made before.
-    #[serde(default)]
-    #[schema(minimum = -2, maximum = 2)]
-    pub presence_penalty: Option<f32>,
-    /// Subtracted from logits for each time a token was made before.
-    #[serde(default)]
-    #[schema(minimum = -2, maximum = 2)]
-    pub frequency_penalty: Option<f32>,
-    /// Added to logits, by token id.
-    #[serde(default)]
-    pub logit_bias: Option<BTreeMap<String, f32>>,
-    /// End an answer before this text.
-    #[serde(default)]
-    pub stop: Option<Stop>,
-    /// The same seed and request give the same answer.
-    #[serde(default)]
-    pub seed: Option<i64>,
-    /// Log-probabilities of tokens.
-    #[serde(default)]
-    pub logprobs: Option<bool>,
-    /// With so many of the most likely ones.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 20)]
-    pub top_logprobs: Option<u8>,
-    /// Send the answer as it is made.
-    #[serde(default)]
-    pub stream: Option<bool>,
-    /// What a streamed answer holds besides.
-    #[serde(default, deserialize_with = "common::object")]
-    pub stream_options: Option<StreamOptions>,
-    /// What answers have to be.
-    #[serde(default)]
-    pub response_format: Option<ResponseFormat>,
-    /// Answers have to match this regular expression.
-    #[serde(default)]
-    pub guided_regex: Option<String>,
-    /// Answers have to be one of these.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<Choice>>, min_items = 1)]
-    pub guided_choice: Option<Vec<String>>,
-    /// Answers have to follow this grammar, in llguidance's variant of Lark.
-    #[serde(default)]
-    pub guided_grammar: Option<String>,
-    /// Not supported.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<Object>>, nullable)]
-    pub tools: Option<Value>,
-    /// Not supported, `none` aside.
-    #[serde(default)]
-    #[schema(value_type = Option<String>, nullable)]
-    pub tool_choice: Option<Value>,
-    /// Not supported.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<Object>>, nullable)]
-    pub functions: Option<Value>,
-    /// Accepted; not used.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// Accepted; not used.
-    #[serde(default)]
-    pub metadata: Option<BTreeMap<String, String>>,
-    /// Accepted; nothing is stored.
-    #[serde(default)]
-    pub store: Option<bool>,
-    /// Accepted; not used.
-    #[serde(default)]
-    pub parallel_tool_calls: Option<bool>,
+options::request! {
+    /// A request to go on with a conversation.
+    pub struct ChatRequest {
+        /// What was said. Special tokens in it are plain characters.
+        #[schema(min_items = 1)]
+        pub messages: Vec<ChatMessage>,
+        /// Most new tokens of each answer; what the context leaves when left out.
+        #[serde(default)]
+        #[schema(minimum = 0)]
+        pub max_tokens: Option<u32>,
+        /// The same under its newer name.
+        #[serde(default)]
+        #[schema(minimum = 0)]
+        pub max_completion_tokens: Option<u32>,
+        /// Log-probabilities of tokens.
+        #[serde(default)]
+        pub logprobs: Option<bool>,
+        /// With so many of the most likely ones.
+        #[serde(default)]
+        #[schema(minimum = 0, maximum = 20)]
+        pub top_logprobs: Option<u8>,
+        /// Not supported.
+        #[serde(default)]
+        #[schema(value_type = Option<Vec<Object>>, nullable, max_items = 0)]
+        pub tools: Option<Value>,
+        /// Not supported, `none` aside.
+        #[serde(default)]
+        #[schema(value_type = Option<String>, nullable, pattern = "^none$")]
+        pub tool_choice: Option<Value>,
+        /// Not supported.
+        #[serde(default)]
+        #[schema(value_type = Option<Vec<Object>>, nullable, max_items = 0)]
+        pub functions: Option<Value>,
+        /// Accepted; not used.
+        #[serde(default)]
+        pub metadata: Option<BTreeMap<String, String>>,
+        /// Accepted; nothing is stored.
+        #[serde(default)]
+        pub store: Option<bool>,
+        /// Accepted; not used.
+        #[serde(default)]
+        pub parallel_tool_calls: Option<bool>,
+    }
 }
 
 /// Answers.
@@ -338,12 +278,13 @@ pub async fn chat(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request: ChatRequest = read(&shared, &headers, body).await?;
+    let mut request: ChatRequest = read(&shared, &headers, body).await?;
+    let options = request.options();
     check_model(request.model.as_deref(), &shared)?;
     refuse(&[
-        ("tools", &request.tools),
-        ("tool_choice", &request.tool_choice),
-        ("functions", &request.functions),
+        ("tools", &request.tools, json!([])),
+        ("tool_choice", &request.tool_choice, json!("none")),
+        ("functions", &request.functions, json!([])),
     ])?;
     let choices = usize::from(request.n.unwrap_or(1));
     if choices == 0 {
@@ -371,7 +312,9 @@ pub async fn chat(
             Message { role: role.into(), content: m.content.text() }
         })
         .collect();
-    let prompt = shared.template.prompt(tokenizer(&shared)?, &messages)?;
+    let length = messages.iter().map(|m| m.content.len()).sum();
+    let prompt =
+        shared.encode(length, move |shared| shared.template.prompt(tokenizer(shared)?, &messages)).await?;
     let most = request.max_completion_tokens.or(request.max_tokens);
     let most = most.map_or(usize::MAX, |most| most as usize);
     check_amount(&shared, choices, std::slice::from_ref(&prompt), most).map_err(|mut e| {
@@ -380,22 +323,6 @@ pub async fn chat(
         }
         e
     })?;
-    let options = Options {
-        temperature: request.temperature,
-        top_p: request.top_p,
-        top_k: request.top_k,
-        min_p: request.min_p,
-        repetition_penalty: request.repetition_penalty,
-        presence_penalty: request.presence_penalty,
-        frequency_penalty: request.frequency_penalty,
-        logit_bias: request.logit_bias,
-        seed: request.seed,
-        stop: Stop::list(request.stop),
-        response_format: request.response_format,
-        guided_regex: request.guided_regex,
-        guided_choice: request.guided_choice,
-        guided_grammar: request.guided_grammar,
-    };
     let checked = options.check(&shared).await?;
     let prompt_tokens = prompt.len();
     let streams = shared.scheduler.submit(vec![Request {
@@ -421,7 +348,7 @@ pub async fn chat(
     };
     if request.stream.unwrap_or(false) {
         let writer = shared.clone();
-        return Ok(common::stream(&shared, move |events| async move {
+        return Ok(events::stream(&shared, move |events| async move {
             asked.write(&writer, streams, events).await
         }));
     }

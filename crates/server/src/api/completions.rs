@@ -1,9 +1,9 @@
 //! `POST /v1/completions`
 
 use super::{
-    common::{
-        self, Checked, Choice, Events, Options, ResponseFormat, Stop, StreamOptions, Usage, check_amount,
-        check_model, refuse,
+    events::{self, Events},
+    options::{
+        self, Checked, Choice, ResponseFormat, Stop, StreamOptions, Usage, check_amount, check_model, refuse,
     },
     read,
 };
@@ -22,7 +22,7 @@ use axum::{
 use blackletter_engine::{Request, TokenInfo};
 use blackletter_tokenizer::{SpecialTokens, Tokenizer};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
 
@@ -43,96 +43,43 @@ pub enum Prompts {
     IdLists(Vec<Vec<u32>>),
 }
 
-/// A request to continue prompts.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CompletionRequest {
-    /// The model; the one that is served when left out.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// What to continue. Special tokens in texts are plain characters.
-    pub prompt: Prompts,
-    /// Most new tokens of each continuation.
-    #[serde(default)]
-    #[schema(minimum = 0, default = 16)]
-    pub max_tokens: Option<u32>,
-    /// Continuations of each prompt.
-    #[serde(default)]
-    #[schema(minimum = 1, default = 1)]
-    pub n: Option<u16>,
-    /// Make so many continuations and answer with the `n` most likely ones, by the mean log-probability of their tokens.
-    #[serde(default)]
-    #[schema(minimum = 1)]
-    pub best_of: Option<u16>,
-    /// Divides the logits; 0 for the most likely token always.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 2, default = 1)]
-    pub temperature: Option<f32>,
-    /// Keep the most likely tokens up to this probability.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 1, default = 1)]
-    pub top_p: Option<f32>,
-    /// Keep so many of the most likely tokens; 0 for all.
-    #[serde(default)]
-    pub top_k: Option<u32>,
-    /// Keep tokens of at least this share of the largest probability.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 1)]
-    pub min_p: Option<f32>,
-    /// Divides or multiplies logits of tokens seen; 1 for none.
-    #[serde(default)]
-    #[schema(minimum = 0.01, maximum = 100)]
-    pub repetition_penalty: Option<f32>,
-    /// Subtracted from logits of tokens made before.
-    #[serde(default)]
-    #[schema(minimum = -2, maximum = 2)]
-    pub presence_penalty: Option<f32>,
-    /// Subtracted from logits for each time a token was made before.
-    #[serde(default)]
-    #[schema(minimum = -2, maximum = 2)]
-    pub frequency_penalty: Option<f32>,
-    /// Added to logits, by token id.
-    #[serde(default)]
-    pub logit_bias: Option<BTreeMap<String, f32>>,
-    /// End a continuation before this text.
-    #[serde(default)]
-    pub stop: Option<Stop>,
-    /// The same seed and request give the same answer.
-    #[serde(default)]
-    pub seed: Option<i64>,
-    /// Log-probabilities of tokens, with so many of the most likely ones.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 20)]
-    pub logprobs: Option<u8>,
-    /// Put the prompt in front of its continuations.
-    #[serde(default)]
-    pub echo: Option<bool>,
-    /// Send the answer as it is made.
-    #[serde(default)]
-    pub stream: Option<bool>,
-    /// What a streamed answer holds besides.
-    #[serde(default, deserialize_with = "common::object")]
-    pub stream_options: Option<StreamOptions>,
-    /// What continuations have to be.
-    #[serde(default)]
-    pub response_format: Option<ResponseFormat>,
-    /// Continuations have to match this regular expression.
-    #[serde(default)]
-    pub guided_regex: Option<String>,
-    /// Continuations have to be one of these.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<Choice>>, min_items = 1)]
-    pub guided_choice: Option<Vec<String>>,
-    /// Continuations have to follow this grammar, in llguidance's variant of Lark.
-    #[serde(default)]
-    pub guided_grammar: Option<String>,
-    /// Not supported: text is made from its beginning to its end.
-    #[serde(default)]
-    #[schema(value_type = Option<Object>, nullable)]
-    pub suffix: Option<Value>,
-    /// Accepted; not used.
-    #[serde(default)]
-    pub user: Option<String>,
+impl Prompts {
+    /// Bytes of text, and ids.
+    fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Texts(texts) => texts.iter().map(String::len).sum(),
+            Self::Ids(ids) => ids.len(),
+            Self::IdLists(lists) => lists.iter().map(Vec::len).sum(),
+        }
+    }
+}
+
+options::request! {
+    /// A request to continue prompts.
+    pub struct CompletionRequest {
+        /// What to continue. Special tokens in texts are plain characters.
+        pub prompt: Prompts,
+        /// Most new tokens of each continuation.
+        #[serde(default)]
+        #[schema(minimum = 0, default = 16)]
+        pub max_tokens: Option<u32>,
+        /// Make so many continuations and answer with the `n` most likely ones, by the mean log-probability of their tokens.
+        #[serde(default)]
+        #[schema(minimum = 1)]
+        pub best_of: Option<u16>,
+        /// Log-probabilities of tokens, with so many of the most likely ones.
+        #[serde(default)]
+        #[schema(minimum = 0, maximum = 20)]
+        pub logprobs: Option<u8>,
+        /// Put the prompt in front of its continuations.
+        #[serde(default)]
+        pub echo: Option<bool>,
+        /// Not supported: text is made from its beginning to its end.
+        #[serde(default)]
+        #[schema(value_type = Option<String>, nullable, max_length = 0)]
+        pub suffix: Option<Value>,
+    }
 }
 
 /// Continuations.
@@ -261,9 +208,10 @@ pub async fn completions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request: CompletionRequest = read(&shared, &headers, body).await?;
+    let mut request: CompletionRequest = read(&shared, &headers, body).await?;
+    let options = request.options();
     check_model(request.model.as_deref(), &shared)?;
-    refuse(&[("suffix", &request.suffix)])?;
+    refuse(&[("suffix", &request.suffix, json!(""))])?;
     let streamed = request.stream.unwrap_or(false);
     let n = usize::from(request.n.unwrap_or(1));
     let choices = request.best_of.map_or(n, usize::from);
@@ -279,26 +227,11 @@ pub async fn completions(
     if request.logprobs.is_some_and(|n| n > 20) {
         return Err(ApiError::param("logprobs", "it must be from 0 to 20"));
     }
-    let prompts = encode(&shared, request.prompt)?;
+    let prompts = request.prompt;
+    let prompts = shared.encode(prompts.size(), move |shared| encode(shared, prompts)).await?;
     let ids: Vec<Vec<u32>> = prompts.iter().map(|p| p.ids.clone()).collect();
     let most = request.max_tokens.unwrap_or(16) as usize;
     check_amount(&shared, choices, &ids, most)?;
-    let options = Options {
-        temperature: request.temperature,
-        top_p: request.top_p,
-        top_k: request.top_k,
-        min_p: request.min_p,
-        repetition_penalty: request.repetition_penalty,
-        presence_penalty: request.presence_penalty,
-        frequency_penalty: request.frequency_penalty,
-        logit_bias: request.logit_bias,
-        seed: request.seed,
-        stop: Stop::list(request.stop),
-        response_format: request.response_format,
-        guided_regex: request.guided_regex,
-        guided_choice: request.guided_choice,
-        guided_grammar: request.guided_grammar,
-    };
     let checked = options.check(&shared).await?;
     let echo = request.echo.unwrap_or(false);
     let top = request.logprobs.map(usize::from);
@@ -331,7 +264,7 @@ pub async fn completions(
     };
     if streamed {
         let writer = shared.clone();
-        return Ok(common::stream(&shared, move |events| async move {
+        return Ok(events::stream(&shared, move |events| async move {
             asked.write(&writer, streams, events).await
         }));
     }

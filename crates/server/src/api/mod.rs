@@ -1,10 +1,12 @@
 //! What may be asked and how it is answered.
 
 pub mod chat;
-pub mod common;
 pub mod completions;
+pub mod events;
 pub mod models;
 mod openapi;
+pub mod options;
+mod strict;
 
 pub use openapi::document;
 

@@ -1,6 +1,6 @@
 //! What is served, and how it fares.
 
-use super::common::check_model;
+use super::options::check_model;
 use crate::{
     error::{ApiError, ErrorBody},
     state::Shared,

@@ -2,7 +2,7 @@
 
 use crate::client::{Server, long};
 use blackletter_server::Settings;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
     net::Shutdown,
@@ -146,4 +146,139 @@ fn who_hangs_up_frees_the_place() {
         server.complete(&json!({ "prompt": "a", "max_tokens": 2 }))["choices"].as_array().unwrap().len(),
         1
     );
+}
+
+#[test]
+fn bodies_are_read_as_the_description_has_them_and_in_no_other_way() {
+    let server = Server::new();
+    let completions = [
+        r#"[null, "Under this"]"#,
+        r#"{"prompt":"a","max_tokens":1.0}"#,
+        r#"{"prompt":"a","max_tokens":"1"}"#,
+        r#"{"prompt":"a","max_tokens":true}"#,
+        r#"{"prompt":"a","n":1.0}"#,
+        r#"{"prompt":[1.0]}"#,
+        r#"{"prompt":[true]}"#,
+        r#"{"prompt":["a",1]}"#,
+        r#"{"prompt":{"Text":"a"}}"#,
+        r#"{"prompt":"a","echo":1}"#,
+        r#"{"prompt":"a","echo":"true"}"#,
+        r#"{"prompt":"a","stream":0}"#,
+        r#"{"prompt":"a","temperature":true}"#,
+        r#"{"prompt":"a","temperature":"1"}"#,
+        r#"{"prompt":"a","seed":"1"}"#,
+        r#"{"prompt":"a","stop":5}"#,
+        r#"{"prompt":"a","logit_bias":[1]}"#,
+        r#"{"prompt":"a","stream_options":[true]}"#,
+        r#"{"prompt":"a","suffix":[]}"#,
+        r#"{"prompt":"a","suffix":"none"}"#,
+        r#"{"prompt":"a","user":5}"#,
+        r#"{"prompt":"a","user":"a","user":"b"}"#,
+        r#"{"prompt":"a","response_format":"text"}"#,
+        r#"{"prompt":"a","response_format":{}}"#,
+        r#"{"prompt":"a","response_format":{"type":0}}"#,
+        r#"{"prompt":"a","response_format":{"type":1}}"#,
+        r#"{"prompt":"a","response_format":{"type":null}}"#,
+        r#"{"prompt":"a","response_format":{"type":{"text":null}}}"#,
+        r#"{"prompt":"a","response_format":["text"]}"#,
+        r#"{"prompt":"a","response_format":["json_object"]}"#,
+        r#"{"prompt":"a","response_format":{"type":"text","schema":{}}}"#,
+        r#"{"prompt":"a","response_format":{"type":"json_object","schema":true}}"#,
+        r#"{"prompt":"a","response_format":{"type":"json_object","schema":{},"value":{}}}"#,
+        r#"{"prompt":"a","response_format":{"type":"json_schema"}}"#,
+        r#"{"prompt":"a","response_format":{"type":"json_schema","json_schema":["x"]}}"#,
+        r#"{"prompt":"a","response_format":{"type":"json_schema","json_schema":{"schema":[]}}}"#,
+        r#"{"prompt":"a","response_format":{"type":"json_schema","json_schema":{"strict":1}}}"#,
+    ];
+    for body in completions {
+        let reply = server.send("POST", "/v1/completions", JSON, body.as_bytes());
+        assert_eq!(reply.status, 400, "{body}: {}", reply.text());
+        reply.refused(400);
+    }
+    let message = r#"{"role":"user","content":"a"}"#;
+    let messages = [
+        r#"["user","a"]"#.to_string(),
+        r#"{"role":0,"content":"a"}"#.into(),
+        r#"{"role":"User","content":"a"}"#.into(),
+        r#"{"role":{"user":null},"content":"a"}"#.into(),
+        r#"{"role":"user","content":[{"type":0,"text":"a"}]}"#.into(),
+        r#"{"role":"user","content":[{"type":"text","text":5}]}"#.into(),
+        r#"{"role":"user","content":[{"type":"text","text":"a","more":1}]}"#.into(),
+        r#"{"role":"user","content":[{"text":"a"}]}"#.into(),
+        r#"{"role":"user","content":[["text","a"]]}"#.into(),
+        r#"{"role":"user","content":["a"]}"#.into(),
+        r#"{"role":"user","content":null}"#.into(),
+        format!(r#"{message},{{"tools":[]}}"#),
+    ];
+    let chats = messages.map(|message| format!(r#"{{"messages":[{message}]}}"#)).into_iter();
+    let fields = [
+        r#""tools":"""#,
+        r#""tools":[1]"#,
+        r#""tool_choice":[]"#,
+        r#""tool_choice":"""#,
+        r#""functions":"none""#,
+        r#""logprobs":1"#,
+        r#""top_logprobs":"0""#,
+        r#""metadata":[]"#,
+        r#""metadata":{"a":1}"#,
+        r#""store":0"#,
+    ];
+    let with = fields.map(|field| format!(r#"{{"messages":[{message}],{field}}}"#)).into_iter();
+    for body in chats.chain(with).chain([format!(r#"[null,[{message}]]"#)]) {
+        let reply = server.send("POST", "/v1/chat/completions", JSON, body.as_bytes());
+        assert_eq!(reply.status, 400, "{body}: {}", reply.text());
+        reply.refused(400);
+    }
+    // The same where it is right.
+    let chat = json!({
+        "messages": [{ "role": "developer", "content": [{ "type": "text", "text": "a" }] }], "max_tokens": 1,
+        "response_format": { "type": "text" }, "tools": [], "tool_choice": "none", "functions": null, "stream_options": null,
+        "metadata": { "a": "b" }, "store": false, "temperature": 1,
+    });
+    assert_eq!(server.post("/v1/chat/completions", &chat).status, 200);
+    for name in ["schema", "value"] {
+        let format = json!({ "type": "json_object", name: { "type": "object", "maxProperties": 0 } });
+        assert_eq!(server.text(&json!({ "prompt": "a", "suffix": "", "response_format": format })), "{}");
+    }
+}
+
+#[test]
+fn constraints_that_take_long_are_given_up_and_keep_nobody_else_waiting() {
+    let server = Server::with(Settings { compile_timeout: Duration::from_millis(1), ..Settings::default() });
+    let schema = |number: usize| {
+        let properties: serde_json::Map<String, Value> =
+            (0..1500).map(|i| (format!("p{number}_{i}"), json!({ "type": "integer" }))).collect();
+        let required: Vec<&String> = properties.keys().collect();
+        json!({ "type": "object", "required": required, "properties": properties })
+    };
+    let ask = |number: usize| {
+        let format = json!({ "type": "json_schema", "json_schema": { "schema": schema(number) } });
+        server.post("/v1/completions", &json!({ "prompt": "a", "max_tokens": 1, "response_format": format }))
+    };
+    let crowd = 2 * std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..crowd).map(|number| scope.spawn(move || ask(number))).collect();
+        // Who asks without a constraint is answered all the while.
+        while !asking.iter().all(|a| a.is_finished()) {
+            server.complete(&json!({ "prompt": "Under this", "max_tokens": 2 }));
+        }
+        let mut codes = Vec::new();
+        for reply in asking.into_iter().map(|a| a.join().unwrap()) {
+            match reply.status {
+                503 => {
+                    assert_eq!(reply.refused(503)["code"], "constraints_busy");
+                    assert!(reply.header("retry-after").is_some());
+                }
+                _ => assert_eq!(reply.refused(400)["param"], "response_format"),
+            }
+            codes.push(reply.status);
+        }
+        assert!(codes.contains(&503) && codes.contains(&400), "{codes:?}");
+    });
+    // What has been compiled meanwhile is there for who asks again.
+    let start = Instant::now();
+    while ask(0).status != 200 {
+        assert!(start.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

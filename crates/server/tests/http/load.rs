@@ -13,12 +13,15 @@ use std::{
 fn request(number: usize) -> (&'static str, Value) {
     let prompts = ["Under this", "The court", "Under this Agreement, the", "No person shall", "a"];
     let mut body = json!({ "max_tokens": 1 + number * 7 % 40, "seed": number, "temperature": 0.3 + (number % 7) as f64 / 4.0 });
-    let extra = match number % 6 {
+    let party = json!({ "type": "object", "properties": { "party": { "type": "string", "maxLength": 12 }, "year": { "enum": [1999, 2024] } },
+        "required": ["party"], "additionalProperties": false });
+    let extra = match number % 7 {
         0 => json!({ "n": 2 }),
         1 => json!({ "stop": [" the", "e t"] }),
         2 => json!({ "top_p": 0.8, "presence_penalty": 0.5 }),
         3 => json!({ "guided_regex": "[A-Z][a-z]{2,9}( [a-z]{1,8}){0,4}\\." }),
         4 => json!({ "top_k": 5, "repetition_penalty": 1.2 }),
+        5 => json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": party } } }),
         _ => json!({}),
     };
     body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
@@ -78,7 +81,7 @@ fn every_reply_in_a_crowd_is_the_reply_alone() {
 #[test]
 #[ignore = "takes minutes: thousands of requests"]
 fn every_reply_of_thousands_is_the_reply_alone() {
-    soak(4000, 32);
+    soak(4000, 250);
 }
 
 #[test]

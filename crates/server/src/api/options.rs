@@ -1,23 +1,15 @@
-//! What completions and chat completions have in common.
+//! What completions and chat completions have in common: how text is to be made.
 
+use super::strict::{object, tagged};
 use crate::{error::ApiError, settings::Settings, state::Shared};
-use axum::{
-    body::{Body, Bytes},
-    http::header,
-    response::{IntoResponse, Response},
-};
 use blackletter_engine::{
     Bias, EngineError, GenerationRequest,
     constraint::{ConstraintSpec, Grammar},
     sampling::SamplingOptions,
 };
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
-};
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, fmt, marker::PhantomData, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
 
 /// One stop text or several.
@@ -41,36 +33,9 @@ impl Stop {
     }
 }
 
-/// A value that has to be an object: a structure whose fields may all be missing would be read from a list, too.
-pub fn object<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    struct Object<T>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
-        type Value = Option<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            T::deserialize(MapAccessDeserializer::new(map)).map(Some)
-        }
-    }
-
-    deserializer.deserialize_any(Object(PhantomData))
-}
-
 /// What a streamed answer holds besides text.
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct StreamOptions {
     /// Send a last event with the numbers of tokens.
     #[serde(default)]
@@ -82,16 +47,20 @@ pub struct StreamOptions {
 
 /// What the text has to be.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields, remote = "Self")]
 pub enum ResponseFormat {
     /// Any text.
-    Text,
+    Text {},
     /// A JSON object.
     JsonObject {
-        /// A schema that it has to fit besides, as some clients ask for it here (also under the name `value`).
-        #[serde(default, alias = "value")]
+        /// A schema that it has to fit besides, as some clients ask for it here.
+        #[serde(default)]
         #[schema(value_type = Option<Object>)]
-        schema: Option<Value>,
+        schema: Option<Map<String, Value>>,
+        /// The same under another name.
+        #[serde(default)]
+        #[schema(value_type = Option<Object>)]
+        value: Option<Map<String, Value>>,
     },
     /// A JSON document that a schema accepts.
     JsonSchema {
@@ -108,7 +77,7 @@ pub struct Choice(String);
 
 /// A JSON schema with a name.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct NamedSchema {
     /// Accepted; not used.
     #[serde(default)]
@@ -119,11 +88,14 @@ pub struct NamedSchema {
     /// The schema; without one, a JSON object.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    pub schema: Option<Value>,
+    pub schema: Option<Map<String, Value>>,
     /// Accepted: answers always keep to the schema.
     #[serde(default)]
     pub strict: Option<bool>,
 }
+
+object!(StreamOptions, NamedSchema);
+tagged!(ResponseFormat);
 
 /// Numbers of tokens.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
@@ -143,7 +115,110 @@ impl Usage {
     }
 }
 
-/// The options of both endpoints, in one form.
+/// Declares a request: its own fields, and those that both endpoints have.
+macro_rules! request {
+    ($(#[$about:meta])* pub struct $name:ident { $($own:tt)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, serde::Deserialize, utoipa::ToSchema)]
+        #[serde(deny_unknown_fields, remote = "Self")]
+        pub struct $name {
+            $($own)*
+            /// The model; the one that is served when left out.
+            #[serde(default)]
+            pub model: Option<String>,
+            /// Continuations of each prompt.
+            #[serde(default)]
+            #[schema(minimum = 1, default = 1)]
+            pub n: Option<u16>,
+            /// Divides the logits; 0 for the most likely token always.
+            #[serde(default)]
+            #[schema(minimum = 0, maximum = 2, default = 1)]
+            pub temperature: Option<f32>,
+            /// Keep the most likely tokens up to this probability.
+            #[serde(default)]
+            #[schema(minimum = 0, maximum = 1, default = 1)]
+            pub top_p: Option<f32>,
+            /// Keep so many of the most likely tokens; 0 for all.
+            #[serde(default)]
+            pub top_k: Option<u32>,
+            /// Keep tokens of at least this share of the largest probability.
+            #[serde(default)]
+            #[schema(minimum = 0, maximum = 1)]
+            pub min_p: Option<f32>,
+            /// Divides or multiplies logits of tokens seen; 1 for none.
+            #[serde(default)]
+            #[schema(minimum = 0.01, maximum = 100)]
+            pub repetition_penalty: Option<f32>,
+            /// Subtracted from logits of tokens made before.
+            #[serde(default)]
+            #[schema(minimum = -2, maximum = 2)]
+            pub presence_penalty: Option<f32>,
+            /// Subtracted from logits for each time a token was made before.
+            #[serde(default)]
+            #[schema(minimum = -2, maximum = 2)]
+            pub frequency_penalty: Option<f32>,
+            /// Added to logits, by token id.
+            #[serde(default)]
+            pub logit_bias: Option<BTreeMap<String, f32>>,
+            /// End a continuation before this text.
+            #[serde(default)]
+            pub stop: Option<Stop>,
+            /// The same seed and request give the same answer.
+            #[serde(default)]
+            pub seed: Option<i64>,
+            /// Send the answer as it is made.
+            #[serde(default)]
+            pub stream: Option<bool>,
+            /// What a streamed answer holds besides.
+            #[serde(default)]
+            pub stream_options: Option<StreamOptions>,
+            /// What continuations have to be.
+            #[serde(default)]
+            pub response_format: Option<ResponseFormat>,
+            /// Continuations have to match this regular expression.
+            #[serde(default)]
+            pub guided_regex: Option<String>,
+            /// Continuations have to be one of these.
+            #[serde(default)]
+            #[schema(value_type = Option<Vec<Choice>>, min_items = 1)]
+            pub guided_choice: Option<Vec<String>>,
+            /// Continuations have to follow this grammar, in llguidance's variant of Lark.
+            #[serde(default)]
+            pub guided_grammar: Option<String>,
+            /// Accepted; not used.
+            #[serde(default)]
+            pub user: Option<String>,
+        }
+
+        super::strict::object!($name);
+
+        impl $name {
+            /// Takes out how text is to be made.
+            pub fn options(&mut self) -> $crate::api::options::Options {
+                $crate::api::options::Options {
+                    temperature: self.temperature,
+                    top_p: self.top_p,
+                    top_k: self.top_k,
+                    min_p: self.min_p,
+                    repetition_penalty: self.repetition_penalty,
+                    presence_penalty: self.presence_penalty,
+                    frequency_penalty: self.frequency_penalty,
+                    logit_bias: self.logit_bias.take(),
+                    seed: self.seed,
+                    stop: $crate::api::options::Stop::list(self.stop.take()),
+                    response_format: self.response_format.take(),
+                    guided_regex: self.guided_regex.take(),
+                    guided_choice: self.guided_choice.take(),
+                    guided_grammar: self.guided_grammar.take(),
+                }
+            }
+        }
+    };
+}
+
+pub(super) use request;
+
+/// How text is to be made: the options of both endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// See the fields of the requests.
@@ -282,15 +357,17 @@ impl Options {
     }
 
     fn constraint(&self, settings: &Settings) -> Result<Option<ConstraintSpec>, ApiError> {
-        let object = || ConstraintSpec::JsonSchema(json!({ "type": "object" }));
         let mut specs = Vec::new();
-        match &self.response_format {
-            None | Some(ResponseFormat::Text) => {}
-            Some(ResponseFormat::JsonObject { schema }) => {
-                specs.push(schema.clone().map_or_else(object, ConstraintSpec::JsonSchema));
-            }
-            Some(ResponseFormat::JsonSchema { json_schema }) => {
-                specs.push(json_schema.schema.clone().map_or_else(object, ConstraintSpec::JsonSchema));
+        let schemas = match &self.response_format {
+            None | Some(ResponseFormat::Text {}) => None,
+            Some(ResponseFormat::JsonObject { schema, value }) => Some([schema, value]),
+            Some(ResponseFormat::JsonSchema { json_schema }) => Some([&json_schema.schema, &None]),
+        };
+        if let Some(schemas) = schemas {
+            let given = schemas.into_iter().flatten().cloned().map(Value::Object);
+            specs.extend(given.map(ConstraintSpec::JsonSchema));
+            if specs.is_empty() {
+                specs.push(ConstraintSpec::JsonSchema(json!({ "type": "object" })));
             }
         }
         specs.extend(self.guided_regex.clone().map(ConstraintSpec::Regex));
@@ -351,19 +428,15 @@ pub fn check_model(asked: Option<&str>, shared: &Shared) -> Result<(), ApiError>
     }
 }
 
-/// Refuses parameters that would change an answer and are not supported.
+/// Refuses parameters that would change an answer and are not supported, unless they are null or ask for nothing, as the third
+/// of each says it.
 ///
 /// # Errors
 /// Names the first that is given.
-pub fn refuse(parameters: &[(&str, &Option<Value>)]) -> Result<(), ApiError> {
-    let given = |value: &Value| match value {
-        Value::Null => false,
-        Value::Array(list) => !list.is_empty(),
-        Value::String(text) => !text.is_empty() && text != "none",
-        _ => true,
-    };
-    match parameters.iter().find(|(_, value)| value.as_ref().is_some_and(given)) {
-        Some((name, _)) => Err(ApiError::param(name, format!("{name} is not supported"))),
+pub fn refuse(parameters: &[(&str, &Option<Value>, Value)]) -> Result<(), ApiError> {
+    let given = |value: &Option<Value>, nothing: &Value| value.as_ref().is_some_and(|v| v != nothing);
+    match parameters.iter().find(|(_, value, nothing)| given(value, nothing)) {
+        Some((name, ..)) => Err(ApiError::param(name, format!("{name} is not supported"))),
         None => Ok(()),
     }
 }
@@ -407,76 +480,4 @@ pub fn check_amount(
         ));
     }
     Ok(())
-}
-
-/// Events of a streamed answer; a send fails when the client has left.
-#[derive(Clone)]
-pub struct Events(mpsc::Sender<Bytes>);
-
-impl Events {
-    /// Sends a value.
-    ///
-    /// # Errors
-    /// When the client has left.
-    pub async fn send(&self, value: &impl Serialize) -> Result<(), Left> {
-        let json = serde_json::to_string(value).unwrap_or_default();
-        self.send_text(&json).await
-    }
-
-    /// Sends text.
-    ///
-    /// # Errors
-    /// When the client has left.
-    pub async fn send_text(&self, data: &str) -> Result<(), Left> {
-        self.0.send(Bytes::from(format!("data: {data}\n\n"))).await.map_err(|_| Left)
-    }
-}
-
-/// The client has left.
-pub struct Left;
-
-/// An answer whose events `write` sends; an error is the last of them. Silence is broken by comments, so that nobody on the way
-/// takes it for an end.
-pub fn stream<W, F>(shared: &Arc<Shared>, write: W) -> Response
-where
-    W: FnOnce(Events) -> F + Send + 'static,
-    F: Future<Output = Result<(), ApiError>> + Send + 'static,
-{
-    let (sender, receiver) = mpsc::channel(64);
-    let limit = shared.settings.request_timeout;
-    tokio::spawn(async move {
-        let events = Events(sender.clone());
-        let mut quiet = tokio::time::interval(Duration::from_secs(15));
-        quiet.tick().await;
-        let mut written = Box::pin(tokio::time::timeout(limit, write(events.clone())));
-        let outcome = loop {
-            tokio::select! {
-                outcome = &mut written => break outcome,
-                () = sender.closed() => return,
-                _ = quiet.tick() => {
-                    let _ = sender.try_send(Bytes::from_static(b": still at it\n\n"));
-                }
-            }
-        };
-        // Whatever is still being made has nobody left to go to, however slowly the client reads what follows.
-        drop(written);
-        let error = match outcome {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error),
-            Err(_) => Some(ApiError::timeout()),
-        };
-        if let Some(error) = error {
-            let _ = events.send(&error.body).await;
-        }
-        let _ = events.send_text("[DONE]").await;
-    });
-    let body = futures_util::stream::unfold(receiver, |mut receiver| async {
-        let bytes = receiver.recv().await?;
-        Some((Ok::<_, std::convert::Infallible>(bytes), receiver))
-    });
-    (
-        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")],
-        Body::from_stream(body),
-    )
-        .into_response()
 }
