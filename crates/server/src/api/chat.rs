@@ -2,7 +2,7 @@
 
 use super::{
     completions::tokenizer,
-    events::{self, Events},
+    events::{self, Events, StreamEvent},
     options::{
         self, Checked, Choice, ResponseFormat, Stop, StreamOptions, Usage, check_amount, check_model, refuse,
     },
@@ -101,11 +101,11 @@ options::request! {
         pub messages: Vec<ChatMessage>,
         /// Most new tokens of each answer; what the context leaves when left out.
         #[serde(default)]
-        #[schema(minimum = 0)]
+        #[schema(minimum = 0, maximum = 4_294_967_295_i64, format = Int64)]
         pub max_tokens: Option<u32>,
         /// The same under its newer name.
         #[serde(default)]
-        #[schema(minimum = 0)]
+        #[schema(minimum = 0, maximum = 4_294_967_295_i64, format = Int64)]
         pub max_completion_tokens: Option<u32>,
         /// Log-probabilities of tokens.
         #[serde(default)]
@@ -262,7 +262,7 @@ struct Asked {
     post, path = "/v1/chat/completions", tag = "OpenAI", request_body = ChatRequest,
     responses(
         (status = 200, description = "The answers; with `stream`, events of pieces of them", content(
-            (ChatResponse = "application/json"), (String = "text/event-stream"))),
+            (ChatResponse = "application/json"), (StreamEvent = "text/event-stream"))),
         (status = 400, description = "A parameter cannot be used", body = ErrorBody),
         (status = 401, description = "No key, or none that is known", body = ErrorBody),
         (status = 404, description = "The model is not served", body = ErrorBody),

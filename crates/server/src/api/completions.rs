@@ -1,7 +1,7 @@
 //! `POST /v1/completions`
 
 use super::{
-    events::{self, Events},
+    events::{self, Events, StreamEvent},
     options::{
         self, Checked, Choice, ResponseFormat, Stop, StreamOptions, Usage, check_amount, check_model, refuse,
     },
@@ -62,7 +62,7 @@ options::request! {
         pub prompt: Prompts,
         /// Most new tokens of each continuation.
         #[serde(default)]
-        #[schema(minimum = 0, default = 16)]
+        #[schema(minimum = 0, maximum = 4_294_967_295_i64, format = Int64, default = 16)]
         pub max_tokens: Option<u32>,
         /// Make so many continuations and answer with the `n` most likely ones, by the mean log-probability of their tokens.
         #[serde(default)]
@@ -192,7 +192,7 @@ struct Asked {
     post, path = "/v1/completions", tag = "OpenAI", request_body = CompletionRequest,
     responses(
         (status = 200, description = "The continuations; with `stream`, events of pieces of them", content(
-            (CompletionResponse = "application/json"), (String = "text/event-stream"))),
+            (CompletionResponse = "application/json"), (StreamEvent = "text/event-stream"))),
         (status = 400, description = "A parameter cannot be used", body = ErrorBody),
         (status = 401, description = "No key, or none that is known", body = ErrorBody),
         (status = 404, description = "The model is not served", body = ErrorBody),

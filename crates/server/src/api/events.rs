@@ -9,6 +9,15 @@ use axum::{
 use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
+
+/// An event of a streamed answer.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it stands for an event in the description alone")]
+pub struct StreamEvent {
+    /// A piece of the answer, or a refusal, as JSON; `[DONE]` at the end.
+    data: String,
+}
 
 /// Events of a streamed answer; a send fails when the client has left.
 #[derive(Clone)]
