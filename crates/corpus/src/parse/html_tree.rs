@@ -14,6 +14,8 @@ use html5ever::{Attribute, LocalName, QualName, ns, parse_document};
 use super::tree::{Data, MAX_DEPTH, NodeId, Tree};
 use super::{MAX_MARKUP, ParseError};
 
+/// Most nodes and attributes of one document, at some 150 bytes each.
+const MAX_NODES: usize = 5_000_000;
 /// Bytes fed to the parser between two checks of the limits.
 const PIECE: usize = 4096;
 
@@ -26,7 +28,7 @@ pub(super) fn from_html(text: &str) -> Result<Tree, ParseError> {
         return Err(ParseError::TooLarge { what: "bytes of one marked-up document", limit: MAX_MARKUP });
     }
     // A sane page has a node per dozen bytes; more nodes than bytes means that elements are being multiplied.
-    let most_nodes = text.len().saturating_add(1024);
+    let most_nodes = text.len().saturating_add(1024).min(MAX_NODES);
     let sink =
         Sink { tree: RefCell::new(Tree::new()), names: RefCell::new(Vec::new()), deepest: Cell::new(0) };
     let mut parser = parse_document(sink, html5ever::ParseOpts::default());
@@ -43,8 +45,8 @@ pub(super) fn from_html(text: &str) -> Result<Tree, ParseError> {
         if sink.deepest.get() > MAX_DEPTH {
             return Err(ParseError::TooDeep { limit: MAX_DEPTH });
         }
-        if sink.tree.borrow().len() > most_nodes {
-            return Err(ParseError::TooLarge { what: "HTML nodes", limit: most_nodes as u64 });
+        if sink.tree.borrow().weight() > most_nodes {
+            return Err(ParseError::TooLarge { what: "HTML nodes and attributes", limit: most_nodes as u64 });
         }
     }
     let tree = parser.finish();

@@ -26,6 +26,7 @@ mod html_tree;
 mod markdown;
 mod pdf;
 mod pdf_layout;
+mod pdf_size;
 mod plain;
 mod tree;
 mod uslm;
@@ -53,7 +54,7 @@ pub const PART: &str = "part";
 pub const MAX_INPUT: u64 = 1 << 30;
 
 /// Largest single XML or HTML document made into a tree, in bytes of text.
-pub const MAX_MARKUP: u64 = 256 << 20;
+pub const MAX_MARKUP: u64 = 128 << 20;
 
 /// One document out of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

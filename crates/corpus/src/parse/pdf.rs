@@ -17,17 +17,23 @@ use hayro_interpret::{
     BlendMode, ClipPath, Context, Device, DrawMode, DrawProps, Image, ImageDrawProps, InterpreterCache,
     InterpreterSettings, SoftMask, TransformExt, interpret_page,
 };
+use hayro_syntax::object::{Array, Stream};
+use hayro_syntax::page::Page as HayroPage;
 use hayro_syntax::{LoadPdfError, Pdf};
 
 use super::pdf_layout::{Mark, Page, document};
-use super::{ParseError, Parsed};
+use super::{ParseError, Parsed, pdf_size};
 
 /// Stack of the thread that reads: fonts and forms nest.
 const STACK: usize = 64 << 20;
 /// Pages read from one file.
 const MAX_PAGES: usize = 20_000;
-/// Glyphs kept of one file: a page has some 3,000.
-const MAX_GLYPHS: usize = 20_000_000;
+/// Glyphs kept of one file, at some 80 bytes each: a page has some 3,000.
+const MAX_GLYPHS: usize = 10_000_000;
+/// Inflated bytes of one stream.
+const MAX_STREAM: u64 = 128 << 20;
+/// Inflated bytes of what one page draws; a path takes some ten times as much.
+const MAX_CONTENT: u64 = 32 << 20;
 /// Drawing operations of one page.
 const MAX_OPERATIONS: usize = 5_000_000;
 /// Time for one file.
@@ -76,6 +82,9 @@ fn quietly<T>(work: impl FnOnce() -> Result<T, ParseError>) -> Result<Result<T, 
 }
 
 fn read(bytes: Vec<u8>, deadline: Instant) -> Result<Vec<Parsed>, ParseError> {
+    if pdf_size::exceeds(&bytes, MAX_STREAM) {
+        return Err(ParseError::TooLarge { what: "inflated bytes of one PDF stream", limit: MAX_STREAM });
+    }
     let pdf = Pdf::new(bytes).map_err(|error| ParseError::Pdf {
         reason: match error {
             LoadPdfError::Decryption(_) => "it is encrypted; remove the password first".to_owned(),
@@ -92,6 +101,9 @@ fn read(bytes: Vec<u8>, deadline: Instant) -> Result<Vec<Parsed>, ParseError> {
     let mut pages = Vec::with_capacity(count);
     let (mut left, mut unreadable, mut shown) = (MAX_GLYPHS, 0, 0);
     for page in pdf.pages().iter() {
+        if content(page) > MAX_CONTENT {
+            return Err(ParseError::TooLarge { what: "inflated bytes of one PDF page", limit: MAX_CONTENT });
+        }
         let (_, height) = page.render_dimensions();
         let collector =
             RefCell::new(Collector { deadline, left, operations: 0, marks: Vec::new(), unmapped: 0 });
@@ -140,6 +152,23 @@ fn read(bytes: Vec<u8>, deadline: Instant) -> Result<Vec<Parsed>, ParseError> {
         parsed.extra("glyphs_without_unicode", shown.to_string());
     }
     Ok(vec![parsed])
+}
+
+/// Inflated bytes of what a page draws, up to just above [`MAX_CONTENT`].
+fn content(page: &HayroPage<'_>) -> u64 {
+    let size = |stream: &Stream<'_>| pdf_size::inflated(&stream.raw_data(), MAX_CONTENT);
+    if let Some(stream) = page.raw().get::<Stream<'_>>("Contents") {
+        return size(&stream);
+    }
+    let mut sum = 0;
+    for stream in page.raw().get::<Array<'_>>("Contents").iter().flat_map(|array| array.iter::<Stream<'_>>())
+    {
+        sum += size(&stream);
+        if sum > MAX_CONTENT {
+            break;
+        }
+    }
+    sum
 }
 
 /// A PDF text string: UTF-16 or UTF-8 by its mark, else Latin-1 as PDFDocEncoding nearly is.

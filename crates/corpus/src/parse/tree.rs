@@ -15,6 +15,10 @@ use super::{MAX_MARKUP, ParseError};
 /// Deepest nesting accepted, in elements. Legal XML stays below 40; bad HTML rarely passes 200.
 pub(super) const MAX_DEPTH: usize = 512;
 
+/// Most nodes and attributes of one XML document, at some 110 bytes each. The longest titles of the United States Code have
+/// half as many.
+pub(super) const MAX_NODES: usize = 8_000_000;
+
 /// Index of a node in its [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NodeId(pub(super) u32);
@@ -47,6 +51,8 @@ pub(super) struct Node {
 pub(super) struct Tree {
     nodes: Vec<Node>,
     names: HashSet<Arc<str>>,
+    /// How many attributes all elements have.
+    attributes: usize,
 }
 
 impl Tree {
@@ -54,7 +60,7 @@ impl Tree {
 
     pub(super) fn new() -> Self {
         let document = Node { data: Data::Document, parent: None, children: Vec::new(), index: 0 };
-        Self { nodes: vec![document], names: HashSet::new() }
+        Self { nodes: vec![document], names: HashSet::new(), attributes: 0 }
     }
 
     /// The one shared copy of `name`.
@@ -71,9 +77,17 @@ impl Tree {
         self.nodes.len()
     }
 
+    /// How many nodes and attributes there are: what memory goes by.
+    pub(super) fn weight(&self) -> usize {
+        self.nodes.len() + self.attributes
+    }
+
     /// Adds a node without a parent.
     pub(super) fn push(&mut self, data: Data) -> NodeId {
         let id = NodeId(self.nodes.len() as u32);
+        if let Data::Element(_, attributes) = &data {
+            self.attributes += attributes.len();
+        }
         self.nodes.push(Node { data, parent: None, children: Vec::new(), index: 0 });
         id
     }
@@ -249,6 +263,12 @@ impl Tree {
                 .read_event()
                 .map_err(|error| ParseError::Xml { offset: at, reason: error.to_string() })?;
             let parent = *open.last().unwrap_or(&Self::ROOT);
+            if tree.weight() > MAX_NODES {
+                return Err(ParseError::TooLarge {
+                    what: "XML nodes and attributes",
+                    limit: MAX_NODES as u64,
+                });
+            }
             match event {
                 Event::Start(start) => {
                     let id = tree.element(&start, at)?;

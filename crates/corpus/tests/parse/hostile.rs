@@ -44,6 +44,25 @@ fn wide_rows_and_spans_do_not_multiply() {
 }
 
 #[test]
+fn more_nodes_than_memory_holds_are_refused() {
+    // Elements, attributes and texts each count.
+    for inner in ["<a/>".repeat(9_000_000), "<a b=''>x</a>".repeat(2_800_000)] {
+        let xml = format!("<bill>{inner}</bill>");
+        let result = parse("x", xml.as_bytes());
+        assert!(
+            matches!(result, Err(ParseError::TooLarge { what: "XML nodes and attributes", .. })),
+            "{result:?}"
+        );
+    }
+    let html = format!("<html><body>{}", "<br>".repeat(6_000_000));
+    let result = parse("x", html.as_bytes());
+    assert!(
+        matches!(result, Err(ParseError::TooLarge { what: "HTML nodes and attributes", .. })),
+        "{result:?}"
+    );
+}
+
+#[test]
 fn bytes_that_belie_their_encoding_are_refused() {
     let error = parse("x", b"<?xml version=\"1.0\" encoding=\"UTF-8\"?><bill>\xff\xfe</bill>").unwrap_err();
     assert!(matches!(error, ParseError::Encoding { .. }), "{error}");
