@@ -17,7 +17,7 @@ use crate::{
     report::{Counts, Report, StepReport},
     report_markdown,
     shards::{Effort, ShardError, ShardReader, ShardWriter, sync_folder, write_whole},
-    source::{self, SourceError, SourceSpec},
+    source::{self, Means, SourceError, SourceSpec},
     steps::{
         self, Clean, Decontaminate, DedupSettings, Event, Filter, FilterSettings, HELD_OUT, Key, Part, Run,
         Score, Source, SplitSettings, StepError, Store, TRAIN, WRITING, Watch, clear,
@@ -90,7 +90,7 @@ pub enum BuildError {
 impl BuildError {
     /// Whether the run was asked to stop.
     pub fn is_stop(&self) -> bool {
-        matches!(self, Self::Step(StepError::Stopped))
+        matches!(self, Self::Step(StepError::Stopped) | Self::Source(SourceError::Stopped))
     }
 }
 
@@ -144,9 +144,17 @@ impl Plan {
     /// # Errors
     /// When the recipe cannot be followed: its sources are looked up, its evaluation texts read.
     pub fn of_recipe(recipe: &Recipe, base: &Path) -> Result<Self, BuildError> {
+        Self::of_recipe_with(recipe, base, Means::default())
+    }
+
+    /// The same, with sources in buckets, which are copied, and of token ids.
+    ///
+    /// # Errors
+    /// As [`Plan::of_recipe`]; and when a bucket cannot be read.
+    pub fn of_recipe_with(recipe: &Recipe, base: &Path, means: Means<'_>) -> Result<Self, BuildError> {
         recipe.check()?;
         let gate = recipe.gate().map_err(RecipeError::from)?;
-        let sources = sources(&recipe.source, base)?;
+        let sources = sources(&recipe.source, base, means)?;
         let clean = Clean { lines: recipe.clean.clone(), scrub: recipe.scrub.clone() };
         let mut stages = vec![Stage::Clean(clean), Stage::Score];
         if recipe.filter.enabled {
@@ -183,14 +191,22 @@ impl Plan {
 /// Looks up the files of sources.
 ///
 /// # Errors
-/// When a path finds nothing.
-pub fn sources(specs: &[SourceSpec], base: &Path) -> Result<Vec<Source>, SourceError> {
-    let one = |spec: &SourceSpec| Ok(Source { spec: spec.clone(), files: source::find(spec, base)? });
-    specs.iter().map(one).collect()
+/// When a path finds nothing, or a bucket or tokenizer cannot be read.
+pub fn sources(specs: &[SourceSpec], base: &Path, means: Means<'_>) -> Result<Vec<Source>, SourceError> {
+    let one = |spec: &SourceSpec| {
+        let decoder = means.decoder(spec, base)?;
+        Ok(Source { spec: spec.clone(), files: source::find(spec, base, means)?, decoder })
+    };
+    let mut sources: Vec<Source> = specs.iter().map(one).collect::<Result<_, SourceError>>()?;
+    if let Some(buckets) = means.buckets {
+        buckets.sweep(sources.iter().flat_map(|source| &source.files))?;
+    }
+    source::set_apart(sources.iter_mut().map(|source| (&source.spec, &mut source.files)));
+    Ok(sources)
 }
 
 fn decontaminate(spec: &SourceSpec, base: &Path, thresholds: Thresholds) -> Result<Stage, BuildError> {
-    let files = source::find(spec, base)?;
+    let files = source::find(spec, base, Means::default())?;
     let (mut evaluations, mut hashes, mut recorded) = (Evaluations::default(), Vec::new(), Vec::new());
     for file in &files {
         for text in Texts::open(&[&file.path])? {

@@ -3,7 +3,7 @@
 use crate::{
     commands::{
         tokenizer::use_threads,
-        transfer::{Export, Fetch},
+        transfer::{Export, Fetch, Reach},
     },
     failure::Failure,
     interrupt, output,
@@ -74,12 +74,17 @@ pub struct To {
 /// held-out part. Writes shards of Parquet, report.json and REPORT.md (what came in, what was kept, what was dropped and why),
 /// provenance.json (every source, licence and hash) and croissant.json. Can be interrupted at any moment: the same command goes
 /// on from there, and does again only what has changed.
+///
+/// Sources in buckets, `s3://BUCKET[/PREFIX]` (in builds with `--features s3`), are copied to OUT.fetched beside the output before
+/// they are read; what is there already is not copied again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  blackletter corpus build recipes/law.toml --out corpus/")]
 pub struct Build {
     /// The recipe, in TOML; its relative paths start at its own directory.
     #[arg(value_name = "RECIPE")]
     recipe: PathBuf,
+    #[command(flatten)]
+    reach: Reach,
     #[command(flatten)]
     to: To,
 }
@@ -89,7 +94,9 @@ impl Build {
         let recipe = Recipe::read(&self.recipe)?;
         // The parent of a name alone is an empty path.
         let base = self.recipe.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        self.to.carry_out(&Plan::of_recipe(&recipe, base)?)
+        use_threads(self.to.threads)?;
+        let plan = self.reach.with_means(&self.to.out, |means| Plan::of_recipe_with(&recipe, base, means))?;
+        self.to.follow(&plan)
     }
 }
 
@@ -97,14 +104,15 @@ impl Build {
 ///
 /// Reads JSON lines (.jsonl, .jsonl.gz, .jsonl.zst), Parquet (.parquet), directories in kl3m-data's layout, and original files
 /// in any format that can be told by content: bills, USLM, Federal Register, eCFR, case law, dockets, EDGAR, patents, HTML,
-/// PDF, DOCX, ZIP, Markdown, text. Lets pass what may be used, drops empty texts, counts what cannot be read.
+/// PDF, DOCX, ZIP, Markdown, text; and the same in buckets, as `corpus build` does. Lets pass what may be used, drops empty texts,
+/// counts what cannot be read.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "EXAMPLE:\n  blackletter corpus ingest bills/*.xml --dataset bills --license 'LicenseRef-public-domain-17-USC-105' \
                   --license-basis '17 U.S.C. 105' --out bills-corpus/"
 )]
 pub struct Ingest {
-    /// Files, directories and patterns to read. Directories named `heldout` or `validation` are not entered.
+    /// Files, directories, patterns and s3:// addresses to read. Directories named `heldout` or `validation` are not entered.
     #[arg(value_name = "FILE", required = true)]
     files: Vec<String>,
     /// The dataset that the documents go under; what they state themselves, or the file's name, by default.
@@ -125,22 +133,18 @@ pub struct Ingest {
     /// Accept another licence by name, for a reason that goes into the record.
     #[arg(long, value_name = "REF=REASON")]
     accept: Vec<String>,
+    /// Directory of the tokenizer of token ids, for Parquet that holds ids and no text.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
     #[command(flatten)]
     to: To,
 }
 
 impl Ingest {
     fn run(self) -> Result<(), Failure> {
-        let wrong =
-            |given: &String| Failure::usage(format!("--accept {given}: write LicenseRef-NAME=REASON"));
-        let pair = |given: &String| {
-            let pair =
-                given.split_once('=').map(|(name, reason)| (name.trim().to_owned(), reason.to_owned()));
-            pair.ok_or_else(|| wrong(given))
-        };
-        let accept = self.accept.iter().map(pair).collect::<Result<_, _>>()?;
-        let allow = if self.allow.is_empty() { None } else { Some(self.allow.as_slice()) };
-        let gate = Gate::new(allow, &accept).map_err(Failure::usage)?;
+        let gate = gate(&self.allow, &self.accept)?;
         let spec = SourceSpec {
             path: Paths::Many(self.files),
             dataset: self.dataset,
@@ -148,14 +152,28 @@ impl Ingest {
             license_basis: self.license_basis,
             source: self.source,
             url: None,
+            tokenizer: self.tokenizer,
         };
-        let sources = build::sources(&[spec], &env::current_dir()?)?;
+        use_threads(self.to.threads)?;
+        let base = env::current_dir()?;
+        let sources =
+            self.reach.with_means(&self.to.out, |means| Ok(build::sources(&[spec], &base, means)?))?;
         let name =
             self.to.out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let description = format!("The corpus `{name}`, read from files.");
         let dataset = Dataset { name, description, ..Dataset::default() };
-        self.to.carry_out(&Plan { origin: Origin::Sources { sources, gate }, stages: Vec::new(), dataset })
+        self.to.follow(&Plan { origin: Origin::Sources { sources, gate }, stages: Vec::new(), dataset })
     }
+}
+
+/// The licence gate of an allow-list, the default one where there is none, and of acceptances `REF=REASON`.
+pub(super) fn gate(allow: &[String], accept: &[String]) -> Result<Gate, Failure> {
+    let pair = |given: &String| {
+        let pair = given.split_once('=').map(|(name, reason)| (name.trim().to_owned(), reason.to_owned()));
+        pair.ok_or_else(|| Failure::usage(format!("--accept {given}: write LicenseRef-NAME=REASON")))
+    };
+    let accept = accept.iter().map(pair).collect::<Result<_, _>>()?;
+    Gate::new((!allow.is_empty()).then_some(allow), &accept).map_err(Failure::usage)
 }
 
 /// Drop what is no text worth learning from
@@ -356,6 +374,11 @@ impl To {
     fn carry_out(&self, plan: &Plan) -> Result<(), Failure> {
         use_threads(self.threads)?;
         interrupt::catch()?;
+        self.follow(plan)
+    }
+
+    /// The same, with threads and interruptions already seen to.
+    fn follow(&self, plan: &Plan) -> Result<(), Failure> {
         let progress = Progress::new()?;
         let watch = Watch { event: &|event| progress.hear(event), stop: &interrupt::asked };
         let record = match build::build(plan, &self.out, watch) {

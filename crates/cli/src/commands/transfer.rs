@@ -1,14 +1,23 @@
 //! `blackletter corpus fetch` and `blackletter corpus export`
 
 use crate::{failure::Failure, interrupt, output};
-use blackletter_corpus::kl3m_data::{
-    Stage, Store, StoreOptions,
-    transfer::{self, Encoder, Transfer, TransferError, Transferred},
+use blackletter_corpus::{
+    build::BuildError,
+    kl3m_data::{
+        Stage, Store, StoreOptions,
+        transfer::{self, Encoder, Transfer, TransferError, Transferred},
+    },
+    source::{Buckets, Decoder, Means},
 };
+use blackletter_provenance::hash;
 use blackletter_tokenizer::{SpecialTokens, Tokenizer};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How a store is reached.
 #[derive(Debug, clap::Args)]
@@ -26,13 +35,49 @@ pub struct Reach {
 
 impl Reach {
     fn open(self, location: &str) -> Result<Store, Failure> {
-        let (endpoint, requester_pays) = (self.endpoint, self.requester_pays);
-        let timeout = Duration::from_secs(self.timeout);
-        Ok(Store::open(
-            location,
-            &StoreOptions { endpoint, requester_pays, timeout, ..StoreOptions::default() },
-        )?)
+        Ok(Store::open(location, &self.options())?)
     }
+
+    fn options(&self) -> StoreOptions {
+        let (endpoint, requester_pays) = (self.endpoint.clone(), self.requester_pays);
+        let timeout = Duration::from_secs(self.timeout);
+        StoreOptions { endpoint, requester_pays, timeout, ..StoreOptions::default() }
+    }
+
+    /// Gives `work` what sources may need: buckets, whose objects are copied to a folder beside `out`, and tokenizers.
+    pub fn with_means<T>(
+        &self,
+        out: &Path,
+        work: impl FnOnce(Means<'_>) -> Result<T, BuildError>,
+    ) -> Result<T, Failure> {
+        interrupt::catch()?;
+        let bar = objects_bar()?;
+        let progress = |done, all| follow(&bar, done, all);
+        let transfer = Transfer { progress: &progress, stop: &interrupt::asked };
+        let buckets = Buckets { cache: Buckets::beside(out)?, options: self.options(), transfer };
+        let done = work(Means { buckets: Some(&buckets), tokenizer: Some(&decoder) });
+        bar.finish_and_clear();
+        match done {
+            Err(e) if e.is_stop() => {
+                eprintln!("stopped; the same command goes on from here");
+                Err(Failure::Interrupted)
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+/// The way back from token ids, by the tokenizer in a directory.
+fn decoder(folder: &Path) -> Result<Decoder, String> {
+    let path = folder.join("tokenizer.json");
+    let json = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let tokenizer = Tokenizer::from_bytes(&json).map_err(|e| e.to_string())?;
+    let known = tokenizer.vocab_size();
+    let decode = move |ids: &[u32]| match ids.iter().find(|&&id| id as usize >= known) {
+        Some(id) => Err(format!("{id} is no id of the tokenizer, which has {known}")),
+        None => Ok(tokenizer.decode(ids, false)),
+    };
+    Ok(Decoder { blake3: hash::hex(&json), decode: Arc::new(decode) })
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -43,6 +88,8 @@ enum StageName {
     Representations,
     /// Token ids.
     Parquet,
+    /// Which texts as parsed there are.
+    Index,
 }
 
 impl From<StageName> for Stage {
@@ -51,6 +98,7 @@ impl From<StageName> for Stage {
             StageName::Documents => Self::Documents,
             StageName::Representations => Self::Representations,
             StageName::Parquet => Self::Parquet,
+            StageName::Index => Self::Index,
         }
     }
 }
@@ -152,17 +200,24 @@ impl Export {
     }
 }
 
+/// A bar over objects, on a terminal.
+fn objects_bar() -> Result<ProgressBar, Failure> {
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta}")?;
+    Ok(ProgressBar::new(0).with_style(style))
+}
+
+fn follow(bar: &ProgressBar, done: u64, all: Option<u64>) {
+    if let Some(all) = all {
+        bar.set_length(all);
+    }
+    bar.set_position(done);
+}
+
 /// Carries out a transfer with a bar on standard error, and prints what it did.
 fn carry_out(work: impl FnOnce(Transfer<'_>) -> Result<Transferred, TransferError>) -> Result<(), Failure> {
     interrupt::catch()?;
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta}")?;
-    let bar = ProgressBar::new(0).with_style(style);
-    let progress = |done: u64, all: Option<u64>| {
-        if let Some(all) = all {
-            bar.set_length(all);
-        }
-        bar.set_position(done);
-    };
+    let bar = objects_bar()?;
+    let progress = |done, all| follow(&bar, done, all);
     let done = work(Transfer { progress: &progress, stop: &interrupt::asked });
     bar.finish_and_clear();
     match done {

@@ -171,12 +171,14 @@ fn the_steps_stand_alone_and_say_what_was_wrong() {
 fn a_corpus_goes_out_in_the_layout_of_kl3m_data_and_comes_back_the_same() {
     let dir = TempDir::new().unwrap();
     let recipe = sources(dir.path());
-    let mut names: [String; 6] = Default::default();
-    let [corpus, tokenizer, store, fetched, again, hub] = &mut names;
+    let mut names: [String; 7] = Default::default();
+    let [corpus, tokenizer, store, fetched, again, hub, read] = &mut names;
     let (corpus, tokenizer) = (at(&dir, "corpus", corpus), at(&dir, "tokenizer", tokenizer));
     let (store, fetched) = (at(&dir, "store", store), at(&dir, "fetched", fetched));
     let (again, hub) = (at(&dir, "again", again), at(&dir, "hub", hub));
-    json_of(&["corpus", "build", recipe.to_str().unwrap(), "--out", corpus]);
+    let built = json_of(&["corpus", "build", recipe.to_str().unwrap(), "--out", corpus]);
+    // Held-out documents go out, and are not read with the others.
+    let train = built["parts"]["train"]["documents"].as_u64().unwrap();
     let trained =
         run(&["tokenizer", "train", "--corpus", corpus, "--vocab-size", "2048", "--out", tokenizer]);
     assert_eq!(trained.code, 0, "{}", trained.stderr);
@@ -194,7 +196,10 @@ fn a_corpus_goes_out_in_the_layout_of_kl3m_data_and_comes_back_the_same() {
     let representations = Path::new(fetched).join("representations");
     fs::remove_dir_all(Path::new(fetched).join("documents")).unwrap();
     let back = json_of(&["corpus", "ingest", fetched, "--out", again]);
-    assert_eq!(back["documents"], 50, "{representations:?}");
+    assert_eq!(back["documents"], train, "{representations:?}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(Path::new(again).join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["steps"][0]["dropped"]["held out"].as_u64().unwrap_or(0), 50 - train);
     let text =
         |corpus: &str| json_of(&["corpus", "show", "usc/3", "--json", "--corpus", corpus])["blake3"].clone();
     assert_eq!(text(corpus), text(again));
@@ -203,6 +208,16 @@ fn a_corpus_goes_out_in_the_layout_of_kl3m_data_and_comes_back_the_same() {
         json_of(&["corpus", "export", corpus, "--layout", "hub", "--tokenizer", tokenizer, "--to", hub]);
     assert_eq!(exported["written"], 2);
     assert!(Path::new(hub).join("data/train-00000.parquet").exists());
+    // Token ids come back as the texts that they were.
+    let read = at(&dir, "read", read);
+    let ingest = ["corpus", "ingest", hub, "--license", "CC0-1.0", "--out", read];
+    let untold = run(&ingest);
+    assert_eq!((untold.code, untold.stderr.contains("--tokenizer")), (1, true), "{}", untold.stderr);
+    let back = json_of(&[&ingest[..], &["--tokenizer", tokenizer]].concat());
+    assert_eq!((back["documents"].as_u64(), text(corpus)), (Some(train), text(read)));
+    let bucket = run(&["corpus", "ingest", "s3://bucket/x", "--endpoint", "http://127.0.0.1:1", "--out", read]);
+    assert_eq!(bucket.code, 1);
+    assert!(bucket.stderr.contains("s3://bucket"), "{}", bucket.stderr);
     let bare = run(&["corpus", "export", corpus, "--layout", "hub", "--to", hub]);
     assert_eq!((bare.code, bare.stderr.contains("--tokenizer")), (2, true));
     let nothing = run(&["corpus", "fetch", corpus, "--out", fetched]);

@@ -16,7 +16,7 @@ pub mod records;
 mod store;
 pub mod transfer;
 
-pub use store::{Store, StoreOptions};
+pub use store::{Entry, Store, StoreOptions};
 
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 use std::io::{self, Read, Write};
@@ -82,6 +82,8 @@ pub enum Stage {
     Representations,
     /// As tokenized.
     Parquet,
+    /// The keys of the parsed objects.
+    Index,
 }
 
 impl Stage {
@@ -90,6 +92,7 @@ impl Stage {
             Self::Documents => "documents",
             Self::Representations => "representations",
             Self::Parquet => "parquet",
+            Self::Index => "index",
         }
     }
 
@@ -98,8 +101,11 @@ impl Stage {
         format!("{}/{dataset}/", self.folder())
     }
 
-    /// The key of a document's object.
+    /// The key of a document's object; of its dataset's, in the index.
     pub fn key(self, dataset: &str, id: &str) -> String {
+        if self == Self::Index {
+            return index_key(dataset);
+        }
         let ending = if self == Self::Parquet { "" } else { ".json" };
         format!("{}{id}{ending}", self.prefix(dataset))
     }

@@ -152,23 +152,32 @@ pub fn write_export<W: Write + Send>(
 /// # Errors
 /// When it is damaged or has other columns.
 pub fn read_export(bytes: Vec<u8>) -> Result<Vec<ExportRow>, Kl3mDataError> {
-    const WHAT: &str = "an export";
     let mut rows = Vec::new();
-    for batch in batches(WHAT, bytes)? {
-        let identifiers = column::<StringArray>(WHAT, &batch, "identifier")?;
-        let datasets = column::<StringArray>(WHAT, &batch, "dataset")?;
-        let mime_types = column::<StringArray>(WHAT, &batch, "mime_type")?;
-        let lists = column::<ListArray>(WHAT, &batch, "tokens")?;
-        for row in 0..batch.num_rows() {
-            rows.push(ExportRow {
-                identifier: identifiers.value(row).into(),
-                dataset: datasets.value(row).into(),
-                mime_type: mime_types.value(row).into(),
-                tokens: tokens(WHAT, &lists.value(row))?,
-            });
-        }
+    for batch in batches("an export", bytes)? {
+        rows.extend(export_rows(&batch)?);
     }
     Ok(rows)
+}
+
+/// Some rows of an export.
+///
+/// # Errors
+/// When they have other columns.
+pub fn export_rows(batch: &RecordBatch) -> Result<Vec<ExportRow>, Kl3mDataError> {
+    const WHAT: &str = "an export";
+    let identifiers = column::<StringArray>(WHAT, batch, "identifier")?;
+    let datasets = column::<StringArray>(WHAT, batch, "dataset")?;
+    let mime_types = column::<StringArray>(WHAT, batch, "mime_type")?;
+    let lists = column::<ListArray>(WHAT, batch, "tokens")?;
+    let one = |row: usize| {
+        Ok(ExportRow {
+            identifier: identifiers.value(row).into(),
+            dataset: datasets.value(row).into(),
+            mime_type: mime_types.value(row).into(),
+            tokens: tokens(WHAT, &lists.value(row))?,
+        })
+    };
+    (0..batch.num_rows()).map(one).collect()
 }
 
 fn batches(what: &'static str, bytes: Vec<u8>) -> Result<Vec<RecordBatch>, Kl3mDataError> {

@@ -1,14 +1,14 @@
 //! Objects in an S3 bucket.
 
-use super::{Failure, StoreOptions};
+use super::{Entry, Failure, StoreOptions};
 use crate::kl3m_data::LARGEST;
 use futures::TryStreamExt;
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig,
+    ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
     path::Path,
 };
-use std::sync::Arc;
+use std::{collections::HashSet, fs::File, io::Write, sync::Arc};
 use tokio::runtime::{Builder, Runtime};
 
 pub(super) struct Bucket {
@@ -82,13 +82,56 @@ impl Bucket {
         Ok(())
     }
 
-    pub(super) fn list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+    /// Copies an object piece by piece.
+    pub(super) fn copy(&self, key: &str, to: &mut File) -> Result<u64, Failure> {
+        let path = self.path(key)?;
+        self.runtime.block_on(async {
+            let mut pieces = self.store.get(&path).await?.into_stream();
+            let mut copied = 0;
+            while let Some(piece) = pieces.try_next().await? {
+                to.write_all(&piece)?;
+                copied += piece.len() as u64;
+            }
+            Ok(copied)
+        })
+    }
+
+    pub(super) fn entry(&self, key: &str) -> Result<Entry, Failure> {
+        let path = self.path(key)?;
+        let found = self.runtime.block_on(self.store.head(&path))?;
+        Ok(entry(key.into(), &found))
+    }
+
+    pub(super) fn entries(&self, prefix: &str) -> Result<Vec<Entry>, Failure> {
         let path =
             if prefix.is_empty() { self.prefix.clone() } else { self.path(prefix.trim_end_matches('/'))? };
         let skip = if self.prefix.as_ref().is_empty() { 0 } else { self.prefix.as_ref().len() + 1 };
         self.runtime.block_on(async {
             let listed: Vec<_> = self.store.list(Some(&path)).try_collect().await?;
-            Ok(listed.iter().filter_map(|m| m.location.as_ref().get(skip..)).map(String::from).collect())
+            // Some tools write an empty object for each folder, which cannot be read under the folder's name.
+            let folders: HashSet<&str> = listed
+                .iter()
+                .filter_map(|m| m.location.as_ref().rsplit_once('/'))
+                .flat_map(|(folder, _)| {
+                    folder.match_indices('/').map(|(at, _)| &folder[..at]).chain([folder]).collect::<Vec<_>>()
+                })
+                .collect();
+            let named = |m: &ObjectMeta| {
+                let key = m.location.as_ref();
+                let folder = m.size == 0 && (folders.contains(key) || key == path.as_ref());
+                (!folder).then(|| Some(entry(key.get(skip..)?.into(), m))).flatten()
+            };
+            Ok(listed.iter().filter_map(named).collect())
         })
     }
+
+    pub(super) fn list(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+        Ok(self.entries(prefix)?.into_iter().map(|entry| entry.key).collect())
+    }
+}
+
+fn entry(key: String, found: &ObjectMeta) -> Entry {
+    // Every server tells when an object was written; most give its bytes a tag, too.
+    let version = format!("{} {}", found.e_tag.as_deref().unwrap_or_default(), found.last_modified);
+    Entry { key, bytes: found.size, version }
 }

@@ -44,6 +44,17 @@ enum Place {
     Bucket(s3::Bucket),
 }
 
+/// An object, as a listing tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Something that changes when the object does.
+    pub version: String,
+}
+
 /// Why an access failed, before the store says where.
 enum Failure {
     Missing,
@@ -118,6 +129,52 @@ impl Store {
         Ok(keys)
     }
 
+    /// The objects that [`Store::list`] names, in order.
+    ///
+    /// # Errors
+    /// When the place cannot be listed.
+    pub fn entries(&self, prefix: &str) -> Result<Vec<Entry>, Kl3mDataError> {
+        match &self.place {
+            Place::Folder(_) => self.list(prefix)?.iter().map(|key| self.entry(key)).collect(),
+            #[cfg(feature = "s3")]
+            Place::Bucket(bucket) => {
+                let mut entries = bucket.entries(prefix).map_err(|e| self.failure("list", prefix, e))?;
+                entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+                Ok(entries)
+            }
+        }
+    }
+
+    /// What is known of an object without reading it.
+    ///
+    /// # Errors
+    /// [`Kl3mDataError::Missing`] when there is no such object; otherwise when the place cannot be reached.
+    pub fn entry(&self, key: &str) -> Result<Entry, Kl3mDataError> {
+        check(key)?;
+        let found = match &self.place {
+            Place::Folder(folder) => entry_of(folder, key).map_err(Failure::from),
+            #[cfg(feature = "s3")]
+            Place::Bucket(bucket) => bucket.entry(key),
+        };
+        found.map_err(|e| self.failure("read", key, e))
+    }
+
+    /// Copies an object, of any size, to a file, which appears whole or not at all. Gives the bytes copied.
+    ///
+    /// # Errors
+    /// [`Kl3mDataError::Missing`] when there is no such object; otherwise when it cannot be read or the file not written.
+    pub fn copy(&self, key: &str, to: &Path) -> Result<u64, Kl3mDataError> {
+        check(key)?;
+        let copied = match &self.place {
+            Place::Folder(folder) => write_file(to, |file| {
+                io::copy(&mut fs::File::open(folder.join(key))?, file).map_err(Failure::from)
+            }),
+            #[cfg(feature = "s3")]
+            Place::Bucket(bucket) => write_file(to, |file| bucket.copy(key, file)),
+        };
+        copied.map_err(|e| self.failure("read", key, e))
+    }
+
     /// The address that it was opened by.
     pub fn location(&self) -> &str {
         &self.location
@@ -160,11 +217,19 @@ fn check(key: &str) -> Result<(), Kl3mDataError> {
 }
 
 fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_file(path, |file| file.write_all(bytes))
+}
+
+/// Writes a file by `write`, whole or not at all.
+fn write_file<T, E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut fs::File) -> Result<T, E>,
+) -> Result<T, E> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     // Its name begins with a dot, so that a listing passes it over while it is half written.
     let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    let written = write(file.as_file_mut())?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -173,14 +238,20 @@ fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
-    Ok(())
+    Ok(written)
+}
+
+fn entry_of(folder: &Path, key: &str) -> io::Result<Entry> {
+    let metadata = fs::metadata(folder.join(key))?;
+    let since = metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(Entry { key: key.into(), bytes: metadata.len(), version: since.as_nanos().to_string() })
 }
 
 fn list_folder(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
     let (mut keys, mut left) = (Vec::new(), vec![folder.join(prefix)]);
     while let Some(directory) = left.pop() {
         let entries = match fs::read_dir(&directory) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
             entries => entries?,
         };
         for entry in entries {
@@ -228,11 +299,17 @@ mod tests {
 
     #[test]
     fn a_missing_object_is_told_from_one_that_cannot_be_read() {
-        let (_dir, store) = folder();
+        let (dir, store) = folder();
         assert!(matches!(store.get("no/such"), Err(Kl3mDataError::Missing { key, .. }) if key == "no/such"));
         store.put("a/b", b"").unwrap();
         assert!(matches!(store.get("a"), Err(Kl3mDataError::Access { action: "read", .. })));
         assert!(matches!(store.put("a/b/c", b""), Err(Kl3mDataError::Access { action: "write", .. })));
+        let to = dir.path().join("copies/x");
+        assert!(matches!(store.copy("no/such", &to), Err(Kl3mDataError::Missing { .. })));
+        assert!(!to.exists());
+        store.put("a/b", b"abc").unwrap();
+        assert_eq!((store.copy("a/b", &to).unwrap(), fs::read(&to).unwrap()), (3, b"abc".to_vec()));
+        assert_eq!(store.entry("a/b").unwrap().bytes, 3);
     }
 
     #[test]

@@ -87,11 +87,14 @@ pub fn fetch(
     let mut keys = Vec::new();
     for stage in stages {
         let prefixes = match datasets {
-            [] => vec![format!("{}/", stage.folder())],
+            names if names.is_empty() || *stage == Stage::Index => vec![format!("{}/", stage.folder())],
             names => names.iter().map(|name| stage.prefix(name)).collect(),
         };
         for prefix in prefixes {
             let mut found = from.list(&prefix)?;
+            if *stage == Stage::Index && !datasets.is_empty() {
+                found.retain(|key| datasets.iter().any(|name| index_key(name) == *key));
+            }
             found.truncate(limit.unwrap_or(usize::MAX));
             keys.append(&mut found);
         }

@@ -1,10 +1,13 @@
 //! Which files a source's paths stand for.
 
-use super::{InputFile, Kind, SourceError, SourceSpec};
+use super::{InputFile, Kind, Means, SourceError, SourceSpec};
+use crate::kl3m_data::records::Index;
 use blackletter_provenance::{FILE_NAME, Provenance};
 use globset::{GlobBuilder, GlobMatcher};
 use std::{
-    fs,
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -17,21 +20,25 @@ const DEEPEST: usize = 64;
 ///
 /// A path is a file; a folder, of which all files at any depth are taken but for hidden ones and folders named `heldout`,
 /// `held_out` or `validation`; a finished corpus, of which all shards but held-out ones are taken; a folder in kl3m-data's
-/// layout, of which the parsed stage is taken, or the collected one where there is none; or a pattern with `*`, `?`, `[…]`,
-/// `{…}` and `**`. Relative paths start at `base`.
+/// layout, of which the parsed stage is taken, or the collected one where there is none, or that of token ids where there is no
+/// other; or a pattern with `*`, `?`, `[…]`, `{…}` and `**`. Relative paths start at `base`. An address in a bucket stands for
+/// the same in it, where `means` reach one.
 ///
 /// # Errors
 /// When a path finds nothing or cannot be read.
-pub fn find(spec: &SourceSpec, base: &Path) -> Result<Vec<InputFile>, SourceError> {
+pub fn find(spec: &SourceSpec, base: &Path, means: Means<'_>) -> Result<Vec<InputFile>, SourceError> {
     let mut all = Vec::new();
     for given in spec.path.all() {
-        if given.contains("://") {
-            return Err(SourceError::Bucket(given.clone()));
-        }
         let path = base.join(given);
         let nothing = || SourceError::Nothing { pattern: given.clone(), folder: base.into() };
-        let mut files = if path.is_dir() {
-            in_folder(&path)?
+        let mut files = if given.contains("://") {
+            let buckets = means.buckets.ok_or_else(|| SourceError::Bucket(given.clone()))?;
+            if !given.starts_with("s3://") {
+                return Err(SourceError::Address(given.clone()));
+            }
+            buckets.find(given, spec)?
+        } else if path.is_dir() {
+            in_folder(&path, spec)?
         } else if path.is_file() {
             vec![file(&path, path.parent().unwrap_or(base), None)?]
         } else if given.contains(['*', '?', '[', '{']) {
@@ -48,6 +55,37 @@ pub fn find(spec: &SourceSpec, base: &Path) -> Result<Vec<InputFile>, SourceErro
     Ok(all)
 }
 
+/// Whether nothing in a name is hidden or of a folder of held-out documents.
+pub(super) fn is_open(name: &str) -> bool {
+    let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
+    !file.starts_with('.')
+        && folders.split('/').all(|part| !part.starts_with('.') && !HELD_OUT.contains(&part))
+        && folders.split('/').count() <= DEEPEST
+}
+
+/// Names of files that several sources have, which ids of documents follow from, are made different: the first keeps its name, the
+/// others take in as many folders above them as it needs.
+pub fn set_apart<'s>(sources: impl Iterator<Item = (&'s SourceSpec, &'s mut Vec<InputFile>)>) {
+    let mut taken: HashMap<(Option<&str>, String), PathBuf> = HashMap::new();
+    for (spec, files) in sources {
+        let dataset = spec.dataset.as_deref();
+        // Objects of a stage have names of their own, in them.
+        for file in files.iter_mut().filter(|f| matches!(f.kind, Kind::Lines | Kind::Rows | Kind::Original)) {
+            let parts: Vec<_> =
+                file.path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+            let mut length = file.name.split('/').count();
+            // A file that is named twice stays one.
+            while taken.get(&(dataset, file.name.clone())).is_some_and(|path| *path != file.path)
+                && length < parts.len()
+            {
+                length += 1;
+                file.name = parts[parts.len() - length..].join("/");
+            }
+            taken.entry((dataset, file.name.clone())).or_insert_with(|| file.path.clone());
+        }
+    }
+}
+
 /// A file, named by its way from `root`.
 fn file(path: &Path, root: &Path, kind: Option<Kind>) -> Result<InputFile, SourceError> {
     let name = path.strip_prefix(root).unwrap_or(path);
@@ -57,7 +95,7 @@ fn file(path: &Path, root: &Path, kind: Option<Kind>) -> Result<InputFile, Sourc
     Ok(InputFile { path: path.into(), kind: kind.unwrap_or_else(|| kind_of(&name)), name, bytes })
 }
 
-fn kind_of(name: &str) -> Kind {
+pub(super) fn kind_of(name: &str) -> Kind {
     let name = name.to_lowercase();
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
     if ends(&[".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst"]) {
@@ -69,17 +107,69 @@ fn kind_of(name: &str) -> Kind {
     }
 }
 
-fn in_folder(folder: &Path) -> Result<Vec<InputFile>, SourceError> {
+fn in_folder(folder: &Path, spec: &SourceSpec) -> Result<Vec<InputFile>, SourceError> {
     if folder.join(FILE_NAME).is_file() {
         return shards(folder);
     }
+    let index = folder.join("index");
     for (stage, kind) in [("representations", Kind::Represented), ("documents", Kind::Collected)] {
         let stage = folder.join(stage);
-        if stage.is_dir() && folder.join("index").is_dir() || stage.is_dir() && only_json(&stage)? {
-            return walk(&stage, &stage, Some(kind), &|name| name.ends_with(".json"));
+        if stage.is_dir() && index.is_dir() || stage.is_dir() && only_json(&stage)? {
+            let mut files = walk(&stage, &stage, Some(kind), &|name| name.ends_with(".json"))?;
+            if kind == Kind::Represented && index.is_dir() {
+                files.extend(missing(&index, folder, &files)?);
+            }
+            return Ok(files);
         }
     }
+    // A stage of token ids: below the layout's folder, or named itself.
+    let below = folder.join("parquet");
+    let stage = if folder.ends_with("parquet") { folder } else { &below };
+    if stage.is_dir() && only_tokens(stage)? {
+        return match spec.tokenizer {
+            Some(_) => walk(stage, stage, Some(Kind::Tokens), &|_| true),
+            None => Err(SourceError::NoTokenizer(stage.into())),
+        };
+    }
+    let hub = folder.join("data");
+    // Held-out documents of an export for the Hub have a file and not a folder of their own.
+    let trained = |name: &str| !(name.starts_with("heldout-") && name.ends_with(".parquet"));
+    if hub.is_dir() && spec.tokenizer.is_some() {
+        return walk(folder, folder, None, &trained);
+    }
     walk(folder, folder, None, &|_| true)
+}
+
+/// Objects of the parsed stage that the indexes name and that are not among `files`.
+fn missing(index: &Path, folder: &Path, files: &[InputFile]) -> Result<Vec<InputFile>, SourceError> {
+    let there: HashSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    let mut gone = Vec::new();
+    for InputFile { path, .. } in walk(index, index, None, &|name| name.ends_with(".json.gz"))? {
+        let read = Index::from_bytes(&fs::read(&path).map_err(SourceError::read(&path))?);
+        let read = read.map_err(|reason| SourceError::Index { path, reason })?;
+        for key in read.objects {
+            let Some(name) = key.strip_prefix("representations/") else { continue };
+            if !there.contains(name) {
+                let (path, name) = (folder.join(&key), name.to_owned());
+                gone.push(InputFile { path, name, kind: Kind::Missing, bytes: 0 });
+            }
+        }
+    }
+    gone.sort_by(|a, b| a.name.cmp(&b.name));
+    gone.dedup_by(|a, b| a.name == b.name);
+    Ok(gone)
+}
+
+/// Whether a folder of datasets holds objects of token ids, as the first of them says: names without an ending, zlib.
+fn only_tokens(stage: &Path) -> Result<bool, SourceError> {
+    let files = walk(stage, stage, None, &|_| true)?;
+    if files.is_empty() || files.iter().any(|file| !file.name.contains('/') || file.kind != Kind::Original) {
+        return Ok(false);
+    }
+    let mut first = Vec::new();
+    let read = File::open(&files[0].path).and_then(|file| file.take(2).read_to_end(&mut first));
+    read.map_err(SourceError::read(&files[0].path))?;
+    Ok(matches!(*first, [0x78, flags] if (0x7800 | u16::from(flags)).is_multiple_of(31)))
 }
 
 /// Whether a folder of datasets holds JSON objects and nothing else, as kl3m-data's do.
@@ -167,7 +257,7 @@ mod tests {
 
     fn names(dir: &Path, path: &str) -> Vec<String> {
         let spec = SourceSpec { path: Paths::One(path.into()), ..SourceSpec::default() };
-        find(&spec, dir)
+        find(&spec, dir, Means::default())
             .map_or_else(|e| vec![format!("error: {e}")], |f| f.into_iter().map(|f| f.name).collect())
     }
 
@@ -198,7 +288,7 @@ mod tests {
             assert!(found(nothing)[0].contains("finds no file"), "{nothing}");
         }
         assert!(found("[a")[0].contains("no pattern"));
-        assert!(found("s3://bucket/x")[0].contains("buckets"));
+        assert!(found("s3://bucket/x")[0].contains("corpus fetch"));
     }
 
     #[test]

@@ -4,14 +4,18 @@
 //! them ([`InputFile`]), and from each file [`Item`]s, one for each document that could be read and for each thing that could
 //! not.
 
+mod bucket;
 mod discover;
 mod original;
 mod records;
 mod rows;
+mod tokens;
 
-pub use discover::find;
+pub use bucket::Buckets;
+pub use discover::{find, set_apart};
+pub use tokens::Decoder;
 
-use crate::document::Document;
+use crate::{document::Document, kl3m_data::Kl3mDataError};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -22,7 +26,7 @@ use std::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
-    /// Files, globs and folders; relative to the recipe's folder.
+    /// Files, globs and folders, relative to the recipe's folder; and addresses in buckets.
     pub path: Paths,
     /// The dataset that the documents go under. What documents state themselves is kept among their extras where it differs.
     pub dataset: Option<String>,
@@ -34,6 +38,9 @@ pub struct SourceSpec {
     pub source: Option<String>,
     /// Address of documents that state none.
     pub url: Option<String>,
+    /// Directory of the tokenizer of token ids; relative to the recipe's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
 }
 
 /// One path or several.
@@ -75,6 +82,10 @@ pub enum Kind {
     Collected,
     /// kl3m-data's stage of parsed documents.
     Represented,
+    /// kl3m-data's stage of token ids.
+    Tokens,
+    /// An object that an index names and that is not there.
+    Missing,
 }
 
 /// A file to read.
@@ -135,18 +146,46 @@ pub enum SourceError {
         /// Why.
         reason: String,
     },
-    /// A path that is not a file, folder or bucket of this machine.
-    #[error(
-        "`{0}`: buckets are not read by recipes; copy the objects into a folder of the same layout first"
-    )]
+    /// An address where buckets are not read.
+    #[error("`{0}`: addresses are not read here; copy the objects into a folder first (`corpus fetch`)")]
     Bucket(String),
-    /// A Parquet file that is damaged or has no texts.
-    #[error("{path} cannot be read as Parquet of texts: {reason}")]
-    Parquet {
+    /// An address of something else than a bucket.
+    #[error("`{0}` is no address that can be read; write s3://BUCKET, s3://BUCKET/PREFIX, or a path")]
+    Address(String),
+    /// A bucket cannot be read.
+    #[error(transparent)]
+    Store(#[from] Kl3mDataError),
+    /// An object was replaced while it was read.
+    #[error("{key} in {location} changed while it was read; run the same command again")]
+    Changed {
+        /// The store.
+        location: String,
+        /// The object.
+        key: String,
+    },
+    /// The user asked to stop.
+    #[error("stopped")]
+    Stopped,
+    /// Token ids without a tokenizer.
+    #[error(
+        "{0} holds token ids; name the directory of their tokenizer (`tokenizer` in [[source]], --tokenizer)"
+    )]
+    NoTokenizer(PathBuf),
+    /// A tokenizer that cannot be used.
+    #[error("the tokenizer {path} cannot be used: {reason}")]
+    Tokenizer {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// An index that cannot be understood.
+    #[error("{path} is no index of a dataset: {reason}; without it, the objects that are there are read")]
+    Index {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        reason: String,
+        reason: Kl3mDataError,
     },
     /// A corpus whose record is missing or damaged.
     #[error("{path} is no finished corpus: {reason}")]
@@ -165,6 +204,28 @@ impl SourceError {
     }
 }
 
+/// What sources may need from outside: buckets, and tokenizers of token ids.
+#[derive(Clone, Copy, Default)]
+pub struct Means<'m> {
+    /// How buckets are read; not at all where there is none.
+    pub buckets: Option<&'m Buckets<'m>>,
+    /// Opens the tokenizer in a directory; what is wrong with it otherwise.
+    pub tokenizer: Option<&'m dyn Fn(&Path) -> Result<Decoder, String>>,
+}
+
+impl Means<'_> {
+    /// The decoder of a source, where it names a tokenizer.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn decoder(&self, spec: &SourceSpec, base: &Path) -> Result<Option<Decoder>, SourceError> {
+        let Some(given) = &spec.tokenizer else { return Ok(None) };
+        let path = base.join(given);
+        let open = self.tokenizer.ok_or_else(|| "token ids are not read here".to_owned());
+        open.and_then(|open| open(&path)).map(Some).map_err(|reason| SourceError::Tokenizer { path, reason })
+    }
+}
+
 /// Text that is handed on at a time, in bytes, but for single documents that are larger.
 const CHUNK: usize = 8 << 20;
 
@@ -175,6 +236,7 @@ const CHUNK: usize = 8 << 20;
 pub fn read<E: From<SourceError>>(
     files: &[InputFile],
     spec: &SourceSpec,
+    decoder: Option<&Decoder>,
     mut take: impl FnMut(Vec<Item>) -> Result<(), E>,
 ) -> Result<(), E> {
     use rayon::prelude::*;
@@ -182,8 +244,8 @@ pub fn read<E: From<SourceError>>(
     for file in files {
         match file.kind {
             Kind::Lines => rows::lines(file, spec, &mut take)?,
-            Kind::Rows => rows::parquet(file, spec, &mut take)?,
-            Kind::Original | Kind::Collected | Kind::Represented => whole.push(file),
+            Kind::Rows => rows::parquet(file, spec, decoder, &mut take)?,
+            _ => whole.push(file),
         }
     }
     // Each of these is small, and takes long.
@@ -195,7 +257,7 @@ pub fn read<E: From<SourceError>>(
             to += 1;
         }
         let items: Vec<Vec<Item>> =
-            whole[from..to].par_iter().map(|file| original::read(file, spec)).collect();
+            whole[from..to].par_iter().map(|file| original::read(file, spec, decoder)).collect();
         take(items.into_iter().flatten().collect())?;
         from = to;
     }

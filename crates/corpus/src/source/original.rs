@@ -1,6 +1,9 @@
 //! One file at a time: originals through the parsers, and the objects of kl3m-data.
 
-use super::{InputFile, Item, Kind, SourceSpec, complete, dataset_of, records};
+use super::{
+    InputFile, Item, Kind, SourceSpec, complete, dataset_of, records,
+    tokens::{self, Decoder},
+};
 use crate::{
     document::Document,
     parse::{self, MAX_INPUT, MIME_TYPE, PARSE_ERROR, PART, Parsed},
@@ -10,8 +13,9 @@ use std::fs;
 /// Reasons of items that are no documents.
 pub(super) const PARSE: &str = "parse error";
 pub(super) const FILE: &str = "unreadable file";
+const MISSING: &str = "missing object";
 
-pub(super) fn read(file: &InputFile, spec: &SourceSpec) -> Vec<Item> {
+pub(super) fn read(file: &InputFile, spec: &SourceSpec, decoder: Option<&Decoder>) -> Vec<Item> {
     let dataset = dataset_of(file, spec);
     let unreadable = |reason: &'static str, what: String| {
         let (dataset, what) = (dataset.clone(), format!("{}: {what}", file.name));
@@ -19,6 +23,9 @@ pub(super) fn read(file: &InputFile, spec: &SourceSpec) -> Vec<Item> {
     };
     if file.bytes > MAX_INPUT {
         return unreadable(FILE, format!("larger than {MAX_INPUT} bytes"));
+    }
+    if file.kind == Kind::Missing {
+        return unreadable(MISSING, "the index names it, and it is not there".into());
     }
     let bytes = match fs::read(&file.path) {
         Ok(bytes) => bytes,
@@ -32,6 +39,11 @@ pub(super) fn read(file: &InputFile, spec: &SourceSpec) -> Vec<Item> {
         Kind::Represented => match records::represented(&file.name, &bytes) {
             Ok(items) => items,
             Err(e) => return unreadable(FILE, e.to_string()),
+        },
+        Kind::Tokens => match decoder.map(|decoder| tokens::recorded(&file.name, &bytes, decoder)) {
+            Some(Ok(items)) => items,
+            Some(Err(e)) => return unreadable(FILE, e.to_string()),
+            None => return unreadable(FILE, "it holds token ids, and no tokenizer is named".into()),
         },
         _ => match parse::parse(&file.name, &bytes) {
             Ok(parsed) => documents(&format!("{dataset}:{}", file.name), &dataset, parsed),

@@ -15,11 +15,18 @@ use crate::{
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+/// Reason of documents that are not to be learned from.
+const HELD_OUT: &str = "held out";
+
 /// A collected document: its bytes go through the parsers. `name` is `<dataset>/<id>.json`.
 pub(super) fn collected(name: &str, json: &[u8]) -> Result<Vec<Item>, Kl3mDataError> {
     let (dataset, id) = split(name);
     let source = SourceDocument::from_json(json)?;
     let id = source.field("identifier").map_or(id, str::to_owned);
+    if is_held_out(&source.metadata) {
+        let bytes = source.content.len();
+        return Ok(vec![Item::Unreadable { dataset, reason: HELD_OUT, what: id, bytes }]);
+    }
     let parsed = match parse::parse(name, &source.content) {
         Ok(parsed) => parsed,
         Err(e) => {
@@ -30,7 +37,7 @@ pub(super) fn collected(name: &str, json: &[u8]) -> Result<Vec<Item>, Kl3mDataEr
     let mut items = original::documents(&id, &dataset, parsed);
     for item in &mut items {
         if let Item::Document(document) = item {
-            state(document, &source.metadata);
+            own(document, &source.metadata);
         }
     }
     Ok(items)
@@ -42,12 +49,16 @@ pub(super) fn represented(name: &str, json: &[u8]) -> Result<Vec<Item>, Kl3mData
     let documents = Representations::from_json(json)?.documents;
     let several = documents.len() > 1;
     let one = |(at, parsed): (usize, ParsedDocument)| {
-        let own = parsed.identifier.clone().unwrap_or_else(|| id.clone());
-        let id = if several && parsed.identifier.is_none() { format!("{own}#{}", at + 1) } else { own };
+        let named = parsed.identifier.clone().unwrap_or_else(|| id.clone());
+        let id = if several && parsed.identifier.is_none() { format!("{named}#{}", at + 1) } else { named };
         let Some(text) = parsed.text() else {
             let what = format!("{id}: no representation");
             return Item::Unreadable { dataset: dataset.clone(), reason: PARSE, what, bytes: 0 };
         };
+        if is_held_out(&parsed.metadata) {
+            let (dataset, bytes) = (dataset.clone(), text.content.len());
+            return Item::Unreadable { dataset, reason: HELD_OUT, what: id, bytes };
+        }
         let mut document = Document {
             id,
             dataset: dataset.clone(),
@@ -55,7 +66,7 @@ pub(super) fn represented(name: &str, json: &[u8]) -> Result<Vec<Item>, Kl3mData
             text: text.content.clone(),
             ..Document::default()
         };
-        state(&mut document, &parsed.metadata);
+        own(&mut document, &parsed.metadata);
         document.source = document.source.or(parsed.source);
         if let Some(uri) = parsed.original_uri {
             document.extras.insert("original_uri".into(), uri);
@@ -66,10 +77,31 @@ pub(super) fn represented(name: &str, json: &[u8]) -> Result<Vec<Item>, Kl3mData
 }
 
 /// Dataset and id of `<dataset>/<id>.json`.
-fn split(name: &str) -> (String, String) {
+pub(super) fn split(name: &str) -> (String, String) {
     let name = name.strip_suffix(".json").unwrap_or(name);
     let (dataset, id) = name.split_once('/').unwrap_or(("", name));
     (dataset.to_owned(), id.to_owned())
+}
+
+/// Whether an exported corpus set the document aside.
+fn is_held_out(metadata: &Map<String, Value>) -> bool {
+    metadata.get("part").and_then(Value::as_str) == Some("heldout")
+}
+
+/// Takes over what metadata state, without what an export adds to them: what it says of the text is made anew, and the form of
+/// the original is the document's again.
+fn own(document: &mut Document, metadata: &Map<String, Value>) {
+    let mut metadata = metadata.clone();
+    if let Some(Value::String(format)) = metadata.remove("original_format") {
+        document.mime_type = format;
+        for added in ["blake3", "part"] {
+            metadata.remove(added);
+        }
+        if metadata.get("dataset").and_then(Value::as_str) == Some(&document.dataset) {
+            metadata.remove("dataset");
+        }
+    }
+    state(document, &metadata);
 }
 
 /// Takes over what metadata state: known fields to theirs, the rest to the extras.

@@ -1,18 +1,25 @@
 //! JSON lines and Parquet: a document in each line or row.
 
-use super::{CHUNK, InputFile, Item, SourceError, SourceSpec, complete, dataset_of, records};
-use crate::document::{Document, Rows};
+use super::{
+    CHUNK, InputFile, Item, SourceError, SourceSpec, complete, dataset_of, records,
+    tokens::{self, Decoder, is_export},
+};
+use crate::{
+    document::{Document, Rows},
+    shards::guarded,
+};
 use arrow_array::{
     Array, BooleanArray, Float64Array, Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray,
     StringViewArray, UInt32Array, UInt64Array, cast::AsArray,
 };
-use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, errors::ParquetError};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    panic::{AssertUnwindSafe, catch_unwind},
 };
 
 /// Lines longer than this are passed over as unreadable.
@@ -22,6 +29,7 @@ const ROWS: usize = 256;
 
 const LINE: &str = "unreadable line";
 const ROW: &str = "unreadable row";
+const DAMAGED: &str = "damaged file";
 
 /// Reads JSON lines. A line that is no document is an item of its own; blank lines are none.
 pub(super) fn lines<E: From<SourceError>>(
@@ -40,12 +48,8 @@ pub(super) fn lines<E: From<SourceError>>(
             Err(e) => {
                 pass_on(std::mem::take(&mut held), file, spec, take)?;
                 let what = format!("{}, after line {number}: {e}", file.name);
-                let item = Item::Unreadable {
-                    dataset: dataset_of(file, spec),
-                    reason: "damaged file",
-                    what,
-                    bytes: 0,
-                };
+                let item =
+                    Item::Unreadable { dataset: dataset_of(file, spec), reason: DAMAGED, what, bytes: 0 };
                 return take(vec![item]);
             }
         };
@@ -138,36 +142,80 @@ fn item(number: u64, line: &[u8], file: &InputFile, spec: &SourceSpec) -> Item {
     Item::Document(Box::new(document))
 }
 
-/// Reads Parquet with a column `text`: a corpus' own shards, or any other table. Columns of strings, numbers and truth values
-/// are taken, nested ones are not.
+/// Reads Parquet with a column `text`: a corpus' own shards, or any other table; with a decoder also an export's token ids.
+/// Columns of strings, numbers and truth values are taken, nested ones are not.
+///
+/// A damaged row group is one unreadable thing, and the next one is read; so is a file that is no Parquet.
 pub(super) fn parquet<E: From<SourceError>>(
     file: &InputFile,
     spec: &SourceSpec,
+    decoder: Option<&Decoder>,
     take: &mut impl FnMut(Vec<Item>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let damaged = |reason: String| SourceError::Parquet { path: file.path.clone(), reason };
+    let unreadable = |what: String, bytes: u64| Item::Unreadable {
+        dataset: dataset_of(file, spec),
+        reason: DAMAGED,
+        what: format!("{}: {what}", file.name),
+        bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+    };
     let opened = File::open(&file.path).map_err(SourceError::read(&file.path))?;
-    // Damaged files make the reader panic in places; to the caller that is a damaged file too.
-    let contradiction = || ParquetError::General("its parts contradict each other".into());
-    let reader = catch_unwind(AssertUnwindSafe(|| {
-        ParquetRecordBatchReaderBuilder::try_new(opened)?.with_batch_size(ROWS).build()
-    }));
-    let mut reader = reader.unwrap_or_else(|_| Err(contradiction())).map_err(|e| damaged(e.to_string()))?;
-    let (mut held, mut bytes, mut number) = (Vec::new(), 0, 0u64);
-    loop {
-        let batch = catch_unwind(AssertUnwindSafe(|| reader.next()));
-        let batch = match batch.unwrap_or_else(|_| Some(Err(contradiction().into()))) {
-            None => break,
-            Some(batch) => batch.map_err(|e| damaged(e.to_string()))?,
+    let metadata = match guarded(|| ArrowReaderMetadata::load(&opened, ArrowReaderOptions::new())) {
+        Ok(metadata) => metadata,
+        Err(e) => return take(vec![unreadable(e.to_string(), file.bytes)]),
+    };
+    let (mut held, mut bytes, mut before) = (Vec::new(), 0, 0u64);
+    for group in 0..metadata.metadata().num_row_groups() {
+        let rows = u64::try_from(metadata.metadata().row_group(group).num_rows()).unwrap_or(0);
+        let mut number = before;
+        before = before.saturating_add(rows);
+        let reader = guarded(|| {
+            let reader =
+                ParquetRecordBatchReaderBuilder::new_with_metadata(opened.try_clone()?, metadata.clone());
+            reader.with_row_groups(vec![group]).with_batch_size(ROWS).build()
+        });
+        let damaged = |from: u64, e: &dyn ToString| {
+            let size = metadata.metadata().row_group(group).compressed_size();
+            let what = format!("rows {} to {before} cannot be read: {}", from + 1, e.to_string());
+            unreadable(what, u64::try_from(size).unwrap_or(0))
         };
-        let items = of_batch(&batch, number, file, spec).map_err(damaged)?;
-        number += batch.num_rows() as u64;
-        bytes +=
-            items.iter().map(|i| if let Item::Document(d) = i { d.text.len() } else { 0 }).sum::<usize>();
-        held.extend(items);
-        if bytes >= CHUNK {
-            take(std::mem::take(&mut held))?;
-            bytes = 0;
+        let mut reader = match reader {
+            Ok(reader) => reader,
+            Err(e) => {
+                held.push(damaged(number, &e));
+                continue;
+            }
+        };
+        loop {
+            let batch = match guarded(|| reader.next().transpose().map_err(Into::into)) {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(e) => {
+                    held.push(damaged(number, &e));
+                    break;
+                }
+            };
+            let items = if is_export(&batch) {
+                let decoder = decoder.ok_or_else(|| SourceError::NoTokenizer(file.path.clone()))?;
+                tokens::exported(&batch, number, file, spec, decoder).map_err(|e| e.to_string())
+            } else {
+                of_batch(&batch, number, file, spec)
+            };
+            let items = match items {
+                Ok(items) => items,
+                // So are all other rows.
+                Err(reason) => {
+                    held.push(unreadable(reason, file.bytes));
+                    return take(held);
+                }
+            };
+            number += batch.num_rows() as u64;
+            bytes +=
+                items.iter().map(|i| if let Item::Document(d) = i { d.text.len() } else { 0 }).sum::<usize>();
+            held.extend(items);
+            if bytes >= CHUNK {
+                take(std::mem::take(&mut held))?;
+                bytes = 0;
+            }
         }
     }
     take(held)
@@ -265,7 +313,7 @@ mod tests {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let file = InputFile { path: path.into(), name, kind, bytes: 0 };
         let mut all = Vec::new();
-        read::<SourceError>(&[file], spec, |items| {
+        read::<SourceError>(&[file], spec, None, |items| {
             all.extend(items);
             Ok(())
         })
@@ -354,7 +402,70 @@ mod tests {
         bytes.truncate(bytes.len() - 10);
         fs::write(&path, bytes).unwrap();
         let items = items(&path, Kind::Lines, &SourceSpec::default());
-        assert!(matches!(items.last(), Some(Item::Unreadable { reason: "damaged file", .. })));
+        assert!(matches!(items.last(), Some(Item::Unreadable { reason: DAMAGED, .. })));
+    }
+
+    #[test]
+    fn damaged_parquet_is_counted_and_the_rest_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.parquet");
+        // Three row groups of ten.
+        let texts = |group: usize| -> ArrayRef {
+            let text = |n: usize| format!("{} {}", group * 10 + n, "law and order ".repeat(50 + n));
+            Arc::new((0..10).map(|n| Some(text(n))).collect::<StringArray>())
+        };
+        let batch = |group| RecordBatch::try_from_iter([("text", texts(group))]).unwrap();
+        let level = parquet::basic::Compression::ZSTD(parquet::basic::ZstdLevel::default());
+        let properties =
+            parquet::file::properties::WriterProperties::builder().set_compression(level).build();
+        let file = File::create(&path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch(0).schema(), Some(properties)).unwrap();
+        for group in 0..3 {
+            writer.write(&batch(group)).unwrap();
+            writer.flush().unwrap();
+        }
+        let metadata = writer.close().unwrap();
+        let whole = fs::read(&path).unwrap();
+        let read = || {
+            let items = items(&path, Kind::Rows, &SourceSpec::default());
+            let mut damaged = Vec::new();
+            let mut first_words = Vec::new();
+            for item in items {
+                match item {
+                    Item::Document(d) => {
+                        first_words.push((d.id, d.text.split(' ').next().unwrap().to_owned()))
+                    }
+                    Item::Unreadable { reason, what, .. } => damaged.push(format!("{reason}: {what}")),
+                }
+            }
+            (first_words, damaged)
+        };
+        let one = |n: usize| (format!("t:t.parquet#{}", n + 1), n.to_string());
+        assert_eq!(read(), ((0..30).map(one).collect(), vec![]));
+
+        let mut damaged = whole.clone();
+        let column = metadata.row_group(1).column(0);
+        let (start, length) = column.byte_range();
+        damaged[start as usize..(start + length) as usize].fill(0xff);
+        fs::write(&path, damaged).unwrap();
+        let (rows, lost) = read();
+        assert_eq!(rows, (0..10).chain(20..30).map(one).collect::<Vec<_>>());
+        assert_eq!(lost.len(), 1);
+        assert!(lost[0].starts_with("damaged file: t.parquet: rows 11 to 20 cannot be read: "), "{lost:?}");
+
+        for length in [0, 3, whole.len() / 2, whole.len() - 1] {
+            fs::write(&path, &whole[..length]).unwrap();
+            let (rows, lost) = read();
+            assert_eq!((rows.len(), lost.len()), (0, 1), "{length}");
+            assert!(lost[0].starts_with("damaged file: t.parquet: "), "{lost:?}");
+        }
+
+        let other = RecordBatch::try_from_iter([("words", texts(0))]).unwrap();
+        let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), other.schema(), None).unwrap();
+        writer.write(&other).unwrap();
+        writer.close().unwrap();
+        let (_, lost) = read();
+        assert!(lost.len() == 1 && lost[0].contains("it has no column `text` among words"), "{lost:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{Done, Event, Key, Part, Run, StepError, gather};
 use crate::{
     document::{Document, to_batch},
     report::Counts,
-    source::{self, InputFile, Item, Kind, SourceSpec},
+    source::{self, Decoder, InputFile, Item, Kind, SourceSpec},
 };
 use blackletter_provenance::{Gate, InputFile as RecordedFile, Right, hash};
 use rayon::prelude::*;
@@ -33,6 +33,8 @@ pub struct Source {
     pub spec: SourceSpec,
     /// Its files.
     pub files: Vec<InputFile>,
+    /// What its token ids are read with.
+    pub decoder: Option<Decoder>,
 }
 
 /// Reads all sources. Gives the parts, the counts, and the files read with their hashes.
@@ -55,11 +57,12 @@ pub fn ingest(
             bytes: file.bytes,
             blake3: hash.clone(),
         };
-        recorded.extend(source.files.iter().zip(&hashes).map(record));
+        let there = source.files.iter().zip(&hashes).filter(|(file, _)| file.kind != Kind::Missing);
+        recorded.extend(there.map(record));
         let mut from = 0;
         for group in groups(&source.files) {
             let to = from + group.len();
-            done.push(one(run, &source.spec, group, &hashes[from..to], gate)?);
+            done.push(one(run, source, group, &hashes[from..to], gate)?);
             from = to;
             (run.watch.event)(Event::Progress { bytes: group.iter().map(|file| file.bytes).sum() });
         }
@@ -70,6 +73,9 @@ pub fn ingest(
 
 fn hash_file(file: &InputFile) -> Result<String, StepError> {
     let mut hasher = blake3::Hasher::new();
+    if file.kind == Kind::Missing {
+        return Ok(hasher.finalize().to_hex().to_string());
+    }
     let copied = File::open(&file.path).and_then(|mut file| io::copy(&mut file, &mut hasher));
     copied.map_err(|source| source::SourceError::Read { path: file.path.clone(), source })?;
     Ok(hasher.finalize().to_hex().to_string())
@@ -99,14 +105,16 @@ fn groups(files: &[InputFile]) -> Vec<&[InputFile]> {
 
 fn one(
     run: Run<'_>,
-    spec: &SourceSpec,
+    source: &Source,
     files: &[InputFile],
     hashes: &[String],
     gate: &Gate,
 ) -> Result<Done, StepError> {
     run.watch.go_on()?;
     // Where the files are does not matter, what they are called and what is in them does.
-    let stated = SourceSpec { path: source::Paths::default(), ..spec.clone() };
+    let Source { spec, decoder, .. } = source;
+    let tokenizer = decoder.as_ref().map(|decoder| decoder.blake3.clone());
+    let stated = SourceSpec { path: source::Paths::default(), tokenizer, ..spec.clone() };
     let settings = json!({ "source": stated, "allow": gate.allow(), "accept": gate.accept() });
     let names = files.iter().map(|file| file.name.as_str());
     let inputs: Vec<&str> = names.chain(hashes.iter().map(String::as_str)).collect();
@@ -115,7 +123,7 @@ fn one(
         let mut counts = Counts::default();
         let mut writer = work.writer()?;
         let (mut held, mut text) = (Vec::new(), 0);
-        source::read::<StepError>(files, spec, |items| {
+        source::read::<StepError>(files, spec, decoder.as_ref(), |items| {
             run.watch.go_on()?;
             // Hashing and judging take time; counting is done in order.
             let judged: Vec<Judged> = items.into_par_iter().map(|item| judge(item, gate)).collect();

@@ -12,7 +12,7 @@ mod store;
 
 pub use blocks::{Clean, Decontaminate, Filter, FilterSettings, Score};
 pub use dedup::{DedupSettings, dedup};
-pub use ingest::{Source, ingest};
+pub use ingest::{REFUSED, Source, ingest};
 pub use split::{HELD_OUT, SplitSettings, TRAIN, split};
 pub use store::{Done, Key, Part, StepError, Store, Work};
 pub(crate) use store::{WRITING, clear};

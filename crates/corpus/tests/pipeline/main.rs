@@ -4,5 +4,6 @@
 
 mod audit;
 mod build;
+mod layout;
 mod runs;
 mod support;
