@@ -2,7 +2,7 @@
 
 use crate::{
     error::DatasetError,
-    example::{Example, LONGEST_LINE, NO_LICENSE},
+    example::{Example, LONGEST_LINE},
     manifest::{
         self, CorpusRef, Count, Manifest, Origin, SftInput, SftOrigin, SftRecord, SplitRecord, TokenizerRef,
         Width,
@@ -14,9 +14,13 @@ use arrow_array::RecordBatch;
 use blackletter_corpus::{
     audit,
     document::Rows,
+    report::OTHER,
     shards::{ShardReader, write_whole},
+    steps::REFUSED,
 };
-use blackletter_provenance::{Provenance, Shard, hash::Root};
+use blackletter_provenance::{
+    Accepted, Gate, PUBLIC_DOMAIN_BASES, Provenance, Refusal, Right, Shard, hash::Root,
+};
 use blackletter_tokenizer::{
     SpecialTokens, Tokenizer,
     template::{self, Encoded, Special},
@@ -37,11 +41,13 @@ const AHEAD: usize = 2;
 const WORK: usize = 32 << 20;
 /// Examples that are encoded at a time.
 const EXAMPLES: usize = 4096;
+/// Reasons of refused lines of a file that are told apart.
+const MOST_REASONS: usize = 500;
 /// Folders of a store's files.
 const FOLDERS: [&str; 3] = ["train", "heldout", "sft"];
 
 /// What to make a store from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Inputs {
     /// A corpus; none where there are examples alone.
     pub corpus: Option<PathBuf>,
@@ -49,6 +55,42 @@ pub struct Inputs {
     pub tokenizer: PathBuf,
     /// Files of examples in JSON lines.
     pub sft: Vec<PathBuf>,
+    /// By what right examples are used.
+    pub rights: Rights,
+}
+
+/// By what right examples are used. Those that a document of the corpus answers, under the licence that the corpus records for
+/// its dataset, have passed the corpus' gate; all others have to pass this one.
+#[derive(Clone, Debug, Default)]
+pub struct Rights {
+    /// The gate.
+    pub gate: Gate,
+    /// Licence of examples that state none.
+    pub license: Option<String>,
+    /// Its basis.
+    pub license_basis: Option<String>,
+}
+
+impl Rights {
+    /// The licence that an example is used under; why it is refused otherwise.
+    fn judge(&self, example: &Example, corpus: &HashSet<(String, String)>) -> Result<Right, Refusal> {
+        let (license, basis) = match &example.license {
+            // A basis goes with its licence.
+            Some(license) => (Some(license.as_str()), example.license_basis.as_deref()),
+            None => {
+                (self.license.as_deref(), example.license_basis.as_deref().or(self.license_basis.as_deref()))
+            }
+        };
+        if let (Some(_), Some(dataset), Some(license)) =
+            (&example.document, &example.dataset, &example.license)
+            && corpus.contains(&(dataset.clone(), license.clone()))
+        {
+            return Ok(Right { license: license.clone(), basis: None, accepted: Vec::new() });
+        }
+        // A reference that is recorded for a rule of law names it.
+        let named = PUBLIC_DOMAIN_BASES.iter().find(|(_, reference)| Some(*reference) == license);
+        self.gate.judge(license, basis.or(named.map(|(rule, _)| *rule)))
+    }
 }
 
 /// How far the work is.
@@ -92,6 +134,8 @@ struct Corpus {
     reference: CorpusRef,
     text_bytes: u64,
     shards: Vec<Shard>,
+    /// Datasets and licences that its gate let pass.
+    licensed: HashSet<(String, String)>,
 }
 
 impl Corpus {
@@ -99,11 +143,13 @@ impl Corpus {
     fn open(folder: Option<&Path>) -> Result<Self, DatasetError> {
         let Some(folder) = folder else {
             let reference = CorpusRef { name: String::new(), root: Root::default().finish(), documents: 0 };
-            return Ok(Self { folder: PathBuf::new(), reference, text_bytes: 0, shards: Vec::new() });
+            let (folder, shards, licensed) = Default::default();
+            return Ok(Self { folder, reference, text_bytes: 0, shards, licensed });
         };
-        let Provenance { dataset, root, documents, text_bytes, shards, .. } = audit::record(folder)?;
+        let Provenance { dataset, root, documents, text_bytes, shards, sources, .. } = audit::record(folder)?;
         let reference = CorpusRef { name: dataset.name, root, documents };
-        Ok(Self { folder: folder.into(), reference, text_bytes, shards })
+        let licensed = sources.into_iter().map(|source| (source.dataset, source.license)).collect();
+        Ok(Self { folder: folder.into(), reference, text_bytes, shards, licensed })
     }
 
     fn heldout_ids(&self) -> Result<HashSet<String>, DatasetError> {
@@ -144,7 +190,8 @@ pub fn build(
     let [train, heldout] = documents(&corpus, out, &tokenizer, width, progress)?;
     // Only names of documents that must not be trained on are needed, to refuse examples from them.
     let held = if inputs.sft.is_empty() { HashSet::new() } else { corpus.heldout_ids()? };
-    let sft = examples(inputs, out, &held, &tokenizer, special, width, progress)?;
+    let passed = Passed { held, licensed: &corpus.licensed };
+    let sft = examples(inputs, out, &passed, &tokenizer, special, width, progress)?;
     let mut names: [BTreeSet<String>; 2] = Default::default();
     let origins = train.origins.iter().chain(&heldout.origins).map(|o| (&o.dataset, &o.license));
     for (dataset, license) in origins.chain(sft.origins.iter().map(|o| (&o.dataset, &o.license))) {
@@ -304,11 +351,19 @@ fn is_heldout(part: &str) -> bool {
     part == "heldout"
 }
 
+/// What a corpus says of examples from its documents.
+struct Passed<'c> {
+    /// Documents that must not be trained on.
+    held: HashSet<String>,
+    /// Datasets and licences that its gate let pass.
+    licensed: &'c HashSet<(String, String)>,
+}
+
 /// Examples of all files, in their order.
 fn examples(
     inputs: &Inputs,
     out: &Path,
-    held: &HashSet<String>,
+    passed: &Passed<'_>,
     tokenizer: &Tokenizer,
     special: Special,
     width: Width,
@@ -316,6 +371,7 @@ fn examples(
 ) -> Result<SftRecord, DatasetError> {
     let mut record = SftRecord::default();
     let mut origins: BTreeMap<(String, String, String), (u64, u64)> = BTreeMap::new();
+    let mut accepted: BTreeMap<String, u64> = BTreeMap::new();
     let mut writer = TableWriter::new(out, "sft", width);
     let sizes = inputs.sft.iter().map(|path| fs::metadata(path).map_or(0, |m| m.len()));
     let (mut done, all) = (0, sizes.sum());
@@ -331,15 +387,17 @@ fn examples(
             if batch.is_empty() {
                 break;
             }
-            type Read = Result<(Example, Encoded), String>;
+            type Read = Result<(Example, Right, Encoded), String>;
             let one = |line: &Vec<u8>| -> Read {
                 let example = Example::parse(line).map_err(|e| e.to_string())?;
-                if example.document.as_ref().is_some_and(|id| held.contains(id)) {
+                if example.document.as_ref().is_some_and(|id| passed.held.contains(id)) {
                     return Err("its document is held out".into());
                 }
+                let right = inputs.rights.judge(&example, passed.licensed);
+                let right = right.map_err(|refusal| format!("{REFUSED}{refusal}"))?;
                 let encoded =
                     template::encode(tokenizer, special, &example.messages).map_err(|e| e.to_string())?;
-                Ok((example, encoded))
+                Ok((example, right, encoded))
             };
             let blank = |line: &&Vec<u8>| line.iter().all(u8::is_ascii_whitespace);
             let read: Vec<Option<Read>> =
@@ -347,16 +405,22 @@ fn examples(
             done += batch.iter().map(|line| line.len() as u64 + 1).sum::<u64>();
             for read in read.into_iter().flatten() {
                 input.lines += 1;
-                let (example, encoded) = match read {
+                let (example, right, encoded) = match read {
                     Ok(read) => read,
                     Err(reason) => {
+                        // Lines can state as many licences as there are lines.
+                        let known = input.refused.len() < MOST_REASONS || input.refused.contains_key(&reason);
+                        let reason = if known { reason } else { OTHER.to_owned() };
                         *input.refused.entry(reason).or_default() += 1;
                         continue;
                     }
                 };
                 input.accepted += 1;
                 let dataset = example.dataset.as_deref().unwrap_or(&stem);
-                let license = example.license.as_deref().unwrap_or(NO_LICENSE);
+                for license in right.accepted {
+                    *accepted.entry(license).or_default() += 1;
+                }
+                let license = right.license.as_str();
                 writer.write(&NewRow {
                     id: example.document.as_deref().unwrap_or_default(),
                     dataset,
@@ -388,6 +452,12 @@ fn examples(
         tokens,
     };
     record.origins = origins.into_iter().map(origin).collect();
+    let reason = |license: &str| inputs.rights.gate.accept().get(license).cloned().unwrap_or_default();
+    let accepted = accepted.into_iter().map(|(license, documents)| {
+        let reason = reason(&license);
+        Accepted { license, reason, documents }
+    });
+    record.accepted = accepted.collect();
     record.shards = writer.finish()?;
     Ok(record)
 }

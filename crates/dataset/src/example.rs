@@ -1,12 +1,10 @@
 //! Supervised examples as JSON lines: `instruction`, `input` and `output`, or `messages`.
 //!
-//! A line may say what it is from: `kind`, `document`, `dataset`, `license`. Fields that are not known are passed over.
+//! A line may say what it is from: `kind`, `document`, `dataset`, `license` and `license_basis`. Fields that are not known are passed over.
 
 use blackletter_tokenizer::template::{Message, ask};
 use serde::Deserialize;
 
-/// The licence of examples that state none, as SPDX writes it.
-pub const NO_LICENSE: &str = "NOASSERTION";
 /// Longest line that is read.
 pub const LONGEST_LINE: usize = 16 << 20;
 
@@ -21,8 +19,10 @@ pub struct Example {
     pub document: Option<String>,
     /// The dataset of that document.
     pub dataset: Option<String>,
-    /// The licence of that document.
+    /// The licence of that document, or the example's own.
     pub license: Option<String>,
+    /// Why that licence holds.
+    pub license_basis: Option<String>,
 }
 
 /// A line that is no example. The texts are the reasons that a manifest counts by.
@@ -70,6 +70,7 @@ struct Line {
     document: Option<String>,
     dataset: Option<String>,
     license: Option<String>,
+    license_basis: Option<String>,
 }
 
 impl Example {
@@ -120,6 +121,7 @@ impl Example {
             document: line.document,
             dataset: line.dataset,
             license: line.license,
+            license_basis: line.license_basis,
         })
     }
 

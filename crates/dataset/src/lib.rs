@@ -24,7 +24,7 @@ mod stream;
 mod table;
 
 pub use breaks::{Break, Breaks};
-pub use build::{Inputs, Progress, build};
+pub use build::{Inputs, Progress, Rights, build};
 pub use error::DatasetError;
 pub use manifest::Manifest;
 pub use row::{IGNORED, Kind, Padding, Row, RowPart, Segments, StreamConfig};

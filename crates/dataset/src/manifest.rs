@@ -1,5 +1,6 @@
 //! `manifest.json`: what a token store holds and what it was made from.
 
+use blackletter_provenance::Accepted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -134,6 +135,9 @@ pub struct SftRecord {
     pub answer_tokens: u64,
     /// By kind, dataset and licence.
     pub origins: Vec<SftOrigin>,
+    /// Licences accepted by name, with the reason, that examples here depend on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Accepted>,
     /// The files that were read.
     pub inputs: Vec<SftInput>,
     /// The files, in the order of the examples.

@@ -2,12 +2,13 @@
 
 use crate::{config::RunConfig, error::TrainError, ranks::Ranks, setup};
 use blackletter_corpus::{
-    build::{self, Plan},
-    recipe::{Licenses, Recipe},
+    build::{self, BuildError, Plan},
+    recipe::{Licenses, Recipe, RecipeError},
     source::{Paths, SourceSpec},
     steps::{SplitSettings, Watch},
 };
-use blackletter_dataset::Inputs;
+use blackletter_dataset::{Inputs, Rights, manifest::SftRecord};
+use blackletter_provenance::Gate;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -40,8 +41,15 @@ pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result
             true => None,
             false => Some(make_corpus(config, &folder.join("corpus"), watch)?),
         };
-        let inputs = Inputs { corpus, tokenizer: PathBuf::from(&config.model.from), sft: examples.clone() };
-        blackletter_dataset::build(&inputs, &store, &mut |_| {})?;
+        let gate = Gate::new(None, &accepted(config)).map_err(RecipeError::from).map_err(BuildError::from)?;
+        let rights = Rights { gate, license: stated_license(config), license_basis: None };
+        let tokenizer = PathBuf::from(&config.model.from);
+        let manifest = blackletter_dataset::build(
+            &Inputs { corpus, tokenizer, sft: examples.clone(), rights },
+            &store,
+            &mut |_| {},
+        )?;
+        check_examples(config, &manifest.sft)?;
     }
     ranks.wait()?;
     if texts.is_empty() {
@@ -54,8 +62,14 @@ pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result
     Ok(())
 }
 
-/// A corpus of the texts: gated, cleaned, without duplicates, but no text is too odd to learn from.
-fn make_corpus(config: &RunConfig, out: &Path, watch: Watch<'_>) -> Result<PathBuf, TrainError> {
+/// The licence of texts and examples that state none.
+fn stated_license(config: &RunConfig) -> Option<String> {
+    let license = &config.data.license;
+    (!license.is_empty()).then(|| license.clone())
+}
+
+/// A reference that the run names itself, with the reason why it is accepted.
+fn accepted(config: &RunConfig) -> BTreeMap<String, String> {
     let license = &config.data.license;
     let mut accept = BTreeMap::new();
     if license.starts_with("LicenseRef-") && !license.starts_with("LicenseRef-public-domain") {
@@ -64,15 +78,35 @@ fn make_corpus(config: &RunConfig, out: &Path, watch: Watch<'_>) -> Result<PathB
             "Named by whoever trains on these texts (data.license of the run)".into(),
         );
     }
+    accept
+}
+
+/// Files of examples that leave nothing to learn from are not passed over in silence.
+fn check_examples(config: &RunConfig, made: &SftRecord) -> Result<(), TrainError> {
+    let (examples, license) = (&config.data.examples, &config.data.license);
+    if examples.is_empty() || made.examples > 0 {
+        return Ok(());
+    }
+    let reasons = made.inputs.iter().flat_map(|input| &input.refused);
+    let reasons: Vec<String> = reasons.map(|(reason, lines)| format!("{lines}: {reason}")).collect();
+    Err(TrainError::Mismatch(format!(
+        "data.examples = {examples:?} left no example to train on (data.license = {license:?}); lines left out: {}",
+        reasons.join("; ")
+    )))
+}
+
+/// A corpus of the texts: gated, cleaned, without duplicates, but no text is too odd to learn from.
+fn make_corpus(config: &RunConfig, out: &Path, watch: Watch<'_>) -> Result<PathBuf, TrainError> {
+    let license = &config.data.license;
     let mut recipe = Recipe {
         name: config.run.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
         source: vec![SourceSpec {
             path: Paths::Many(config.data.texts.clone()),
             dataset: Some(DATASET.into()),
-            license: (!license.is_empty()).then(|| license.clone()),
+            license: stated_license(config),
             ..SourceSpec::default()
         }],
-        licenses: Licenses { allow: None, accept },
+        licenses: Licenses { allow: None, accept: accepted(config) },
         split: SplitSettings { heldout: HELDOUT, seed: 1 },
         ..Recipe::default()
     };

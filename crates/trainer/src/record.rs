@@ -9,11 +9,11 @@ use crate::{
     state::RunState,
 };
 use blackletter_corpus::{audit, consumed, steps::HELD_OUT};
-use blackletter_dataset::{Manifest, TokenStore};
+use blackletter_dataset::{Manifest, TokenStore, manifest::SftRecord};
 use blackletter_model::MixtralConfig;
 use blackletter_provenance::{
-    CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION, ModelIdentity,
-    ModelRecord, RecordKind, SampleText, SupervisedUse, Training,
+    Accepted, CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION,
+    ModelIdentity, ModelRecord, RecordKind, SampleText, SupervisedUse, Training,
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -121,7 +121,7 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
         },
         sources: consumed::sources(&list),
         supervised: supervised(state, store.manifest()),
-        accepted: record.accepted,
+        accepted: accepted(record.accepted, &store.manifest().sft),
         documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: list.len() as u64, consumed: seen },
         files: vec![],
         seal: String::new(),
@@ -165,6 +165,17 @@ fn supervised(state: &RunState, manifest: &Manifest) -> Vec<SupervisedUse> {
             }
         })
         .collect()
+}
+
+/// Licences accepted by name, for documents and for examples.
+fn accepted(mut of_corpus: Vec<Accepted>, examples: &SftRecord) -> Vec<Accepted> {
+    for one in &examples.accepted {
+        match of_corpus.iter_mut().find(|there| there.license == one.license) {
+            Some(there) => there.documents += one.documents,
+            None => of_corpus.push(one.clone()),
+        }
+    }
+    of_corpus
 }
 
 /// The processor's own name and the number of cores.

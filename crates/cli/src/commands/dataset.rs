@@ -1,8 +1,12 @@
 //! `blackletter dataset`
 
-use crate::{commands::tokenizer::use_threads, failure::Failure, output};
+use crate::{
+    commands::{corpus::gate, tokenizer::use_threads},
+    failure::Failure,
+    output,
+};
 use blackletter_dataset::{
-    Inputs, Padding, Progress, RowStream, StreamConfig, TokenStore, build,
+    Inputs, Padding, Progress, Rights, RowStream, StreamConfig, TokenStore, build,
     derive::{self, DeriveOptions, Part},
     show,
 };
@@ -32,8 +36,9 @@ impl Command {
 ///
 /// Writes Arrow IPC files of token ids with id, dataset and licence of every document, the tokenizer, and manifest.json: hashes
 /// of corpus and tokenizer, documents, bytes and tokens by dataset and licence. The corpus' held-out part stays apart. Lines of
-/// examples that cannot be used, and examples from held-out documents, are left out and counted by reason. The same inputs
-/// give the same files.
+/// examples that cannot be used, examples from held-out documents, and examples without a licence that allows it are left out
+/// and counted by reason; what documents of the corpus answer goes by the corpus' own record. The same inputs give the same
+/// files.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "EXAMPLE:\n  blackletter dataset build --corpus corpus/ --tokenizer tokenizer/ --sft examples.jsonl --out store/"
@@ -46,9 +51,21 @@ pub struct Build {
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
     /// Supervised examples: JSON lines with `instruction`, `input` (if any) and `output`, or with `messages`; and `kind`,
-    /// `document`, `dataset` and `license`, if they have them.
+    /// `document`, `dataset`, `license` and `license_basis`, if they have them.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     sft: Vec<PathBuf>,
+    /// Licence of examples that state none: an SPDX expression, or a rule of law such as `17 U.S.C. 105`.
+    #[arg(long, value_name = "SPDX")]
+    license: Option<String>,
+    /// Why that licence holds.
+    #[arg(long, value_name = "TEXT")]
+    license_basis: Option<String>,
+    /// Licences of examples that may be used, in place of the default list; `*` stands for any ending of a LicenseRef.
+    #[arg(long, value_name = "SPDX")]
+    allow: Vec<String>,
+    /// Accept another licence of examples by name, for a reason that goes into the manifest.
+    #[arg(long, value_name = "REF=REASON")]
+    accept: Vec<String>,
     /// Threads to use; all by default.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -70,19 +87,15 @@ impl Build {
             bar.set_length(all);
             bar.set_position(done);
         };
-        let inputs = Inputs { corpus: Some(self.corpus), tokenizer: self.tokenizer, sft: self.sft };
+        let (license, license_basis) = (self.license, self.license_basis);
+        let rights = Rights { gate: gate(&self.allow, &self.accept)?, license, license_basis };
+        let inputs = Inputs { corpus: Some(self.corpus), tokenizer: self.tokenizer, sft: self.sft, rights };
         let manifest = build(&inputs, &self.out, &mut progress)?;
         bar.finish_and_clear();
         for input in &manifest.sft.inputs {
             for (reason, lines) in &input.refused {
                 eprintln!("note: {lines} of {} lines of {} left out: {reason}", input.lines, input.name);
             }
-        }
-        let unlicensed =
-            manifest.sft.origins.iter().filter(|o| o.license == blackletter_dataset::example::NO_LICENSE);
-        let unlicensed: u64 = unlicensed.map(|origin| origin.examples).sum();
-        if unlicensed > 0 {
-            eprintln!("note: {unlicensed} examples state no `license`; they are recorded as NOASSERTION");
         }
         let summary = serde_json::json!({
             "store": self.out, "corpus": manifest.corpus.root, "tokenizer": manifest.tokenizer.blake3,

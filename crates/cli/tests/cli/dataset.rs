@@ -48,7 +48,8 @@ fn a_corpus_becomes_examples_a_store_and_rows_that_a_person_can_read() {
     assert_eq!((&derived["documents"], &derived["kinds"]["heading_to_text"]), (&json!(8), &json!(8)));
     let lines = fs::read_to_string(&sft).unwrap();
     assert_eq!(derived["examples"], json!(lines.lines().count()));
-    fs::write(&sft, format!("{lines}nonsense\n")).unwrap();
+    let bare = "{\"instruction\":\"Close the gate?\",\"output\":\"Yes.\"}";
+    fs::write(&sft, format!("{lines}nonsense\n{bare}\n")).unwrap();
     let built = run(&[
         "dataset",
         "build",
@@ -62,11 +63,33 @@ fn a_corpus_becomes_examples_a_store_and_rows_that_a_person_can_read() {
         &store,
     ]);
     assert_eq!(built.code, 0, "{}", built.stderr);
-    let note = format!("note: 1 of {} lines of sft.jsonl left out: not JSON", lines.lines().count() + 1);
+    let note = format!("note: 1 of {} lines of sft.jsonl left out: not JSON", lines.lines().count() + 2);
     assert!(built.stderr.contains(&note), "{}", built.stderr);
+    // What documents of the corpus answer has its licence from there; an example of one's own states its own.
+    assert!(built.stderr.contains("left out: licence refused: no licence is stated"), "{}", built.stderr);
     let summary: Value = serde_json::from_str(&built.stdout).unwrap();
     assert_eq!((&summary["train"]["documents"], &summary["heldout"]["documents"]), (&json!(8), &json!(0)));
     assert_eq!(summary["examples"], derived["examples"]);
+    let own = at("own");
+    let accepted = json_of(&[
+        "dataset",
+        "build",
+        "--corpus",
+        &corpus,
+        "--tokenizer",
+        &tokenizer,
+        "--sft",
+        &sft,
+        "--license",
+        "LicenseRef-ours",
+        "--accept",
+        "LicenseRef-ours=we wrote them",
+        "--out",
+        &own,
+    ]);
+    assert_eq!(accepted["examples"].as_u64(), derived["examples"].as_u64().map(|count| count + 1));
+    let manifest = fs::read_to_string(Path::new(&own).join("manifest.json")).unwrap();
+    assert!(manifest.contains("we wrote them"), "{manifest}");
     // Rows of documents: what is packed is named with its licence.
     let row = run(&["dataset", "show", &store, "--row", "0", "--context", "512"]);
     assert_eq!(row.code, 0, "{}", row.stderr);

@@ -1,7 +1,8 @@
 //! Stores: what is in them, and what becomes of wrong inputs and damaged files.
 
 use crate::support::{document, examples, inputs, store};
-use blackletter_dataset::{Kind, RowStream, StreamConfig, TokenStore, build};
+use blackletter_corpus::document::Document;
+use blackletter_dataset::{Kind, Rights, RowStream, StreamConfig, TokenStore, build};
 use std::fs;
 
 const DOCUMENTS: [(&str, &str); 3] = [
@@ -10,7 +11,7 @@ const DOCUMENTS: [(&str, &str); 3] = [
     ("usc-empty", ""),
 ];
 
-fn documents() -> Vec<blackletter_corpus::document::Document> {
+fn documents() -> Vec<Document> {
     DOCUMENTS.iter().map(|(id, text)| document(id, text)).collect()
 }
 
@@ -64,7 +65,9 @@ fn the_same_inputs_give_the_same_store_byte_for_byte_and_a_store_is_replaced_who
 #[test]
 fn lines_that_are_no_examples_are_counted_by_reason_and_held_out_documents_stay_out() {
     let folder = tempfile::tempdir().unwrap();
-    let line = |id: &str| format!("{{\"instruction\":\"a\",\"output\":\"b\",\"document\":\"{id}\"}}");
+    let line = |id: &str| {
+        format!("{{\"instruction\":\"a\",\"output\":\"b\",\"document\":\"{id}\",\"license\":\"CC0-1.0\"}}")
+    };
     let lines = format!(
         "{}\n\n{}\nnonsense\n{{}}\nmore nonsense\n{}",
         line("usc-1"),
@@ -80,7 +83,55 @@ fn lines_that_are_no_examples_are_counted_by_reason_and_held_out_documents_stay_
         (3, ("its document is held out", 1), ("not JSON", 2))
     );
     assert_eq!(store.sft().iter().map(|e| e.id).collect::<Vec<_>>(), ["usc-1", "elsewhere"]);
-    assert_eq!(store.license(store.sft().get(0).unwrap().license), "NOASSERTION");
+    assert_eq!(store.license(store.sft().get(0).unwrap().license), "CC0-1.0");
+}
+
+#[test]
+fn examples_pass_the_licence_gate_as_documents_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let public = "LicenseRef-public-domain-17-USC-105";
+    let agency =
+        Document { license: "LicenseRef-agency".into(), ..document("dotgov-1", "A guide to the law.") };
+    let line = |more: serde_json::Value| {
+        let mut line = serde_json::json!({ "instruction": "Say law", "output": "law" });
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        format!("{line}\n")
+    };
+    let lines = [
+        // As the corpus' own record has it, and as it does not.
+        serde_json::json!({ "document": "usc-1", "dataset": "usc", "license": public }),
+        serde_json::json!({ "document": "dotgov-1", "dataset": "dotgov", "license": "LicenseRef-agency" }),
+        serde_json::json!({ "document": "usc-1", "dataset": "usc", "license": "LicenseRef-filed" }),
+        serde_json::json!({ "license": "CC-BY-4.0" }),
+        serde_json::json!({ "license": "CC-BY-NC-4.0" }),
+        serde_json::json!({ "license": "LicenseRef-public-domain-other" }),
+        serde_json::json!({ "license": "LicenseRef-public-domain-other", "license_basis": "a notice" }),
+        serde_json::json!({}),
+    ];
+    let text: String = lines.into_iter().map(line).collect();
+    let mut inputs = inputs(folder.path(), &[documents(), vec![agency]].concat(), &[], &text);
+    let out = folder.path().join("out");
+    let made = |inputs: &blackletter_dataset::Inputs| build(inputs, &out, &mut |_| ()).unwrap().sft;
+    let sft = made(&inputs);
+    assert_eq!((sft.inputs[0].lines, sft.inputs[0].accepted, sft.accepted), (8, 4, vec![]));
+    let refused: Vec<_> = sft.inputs[0].refused.keys().map(String::as_str).collect();
+    let expected = [
+        "licence refused: CC-BY-NC-4.0 is neither allowed nor accepted",
+        "licence refused: LicenseRef-filed is neither allowed nor accepted",
+        "licence refused: LicenseRef-public-domain-other is stated without its basis (`license_basis`)",
+        "licence refused: no licence is stated",
+    ];
+    assert_eq!(refused, expected);
+    // Stated for all, and accepted by name.
+    let accept = [("LicenseRef-filed".to_owned(), "for all to read".to_owned())].into();
+    let gate = blackletter_provenance::Gate::new(None, &accept).unwrap();
+    inputs.rights = Rights { gate, license: Some("LicenseRef-filed".into()), license_basis: None };
+    let sft = made(&inputs);
+    assert_eq!(sft.inputs[0].accepted, 6);
+    let accepted = &sft.accepted[0];
+    let found = (accepted.license.as_str(), accepted.reason.as_str(), accepted.documents);
+    assert_eq!(found, ("LicenseRef-filed", "for all to read", 2));
+    assert!(TokenStore::open(&out).unwrap().manifest().licenses.contains(&"LicenseRef-filed".to_owned()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use blackletter_corpus::{
     shards::{self, Effort, ShardWriter},
 };
 use blackletter_dataset::{Inputs, TokenStore, build};
-use blackletter_provenance::{Dataset, Generator, Part, Provenance, Shard, hash};
+use blackletter_provenance::{Dataset, Generator, Part, Provenance, Shard, SourceRecord, hash};
 use blackletter_tokenizer::train::{TrainOptions, Trained, WordCounts, train};
 use std::{collections::BTreeMap, fs, path::Path, sync::LazyLock};
 
@@ -43,6 +43,15 @@ pub fn corpus(folder: &Path, parts: &[(&str, &[Document])]) {
         shards: vec![],
     };
     let mut paths = Vec::new();
+    let of = |d: &Document| SourceRecord {
+        dataset: d.dataset.clone(),
+        source: None,
+        license: d.license.clone(),
+        license_basis: None,
+        documents: 1,
+        text_bytes: d.text.len() as u64,
+    };
+    record.sources = parts.iter().flat_map(|(_, documents)| documents.iter().map(of)).collect();
     for (part, documents) in parts {
         let path = folder.join(part).join("00000.parquet");
         let mut writer = ShardWriter::create(&path, Effort::Fast).unwrap();
@@ -91,7 +100,8 @@ pub fn inputs(folder: &Path, train: &[Document], heldout: &[Document], examples:
     corpus(&at("corpus"), &[("train", train), ("heldout", heldout)]);
     tokenizer(&at("tokenizer"));
     fs::write(at("sft.jsonl"), examples).unwrap();
-    Inputs { corpus: Some(at("corpus")), tokenizer: at("tokenizer"), sft: vec![at("sft.jsonl")] }
+    let (corpus, tokenizer, sft) = (Some(at("corpus")), at("tokenizer"), vec![at("sft.jsonl")]);
+    Inputs { corpus, tokenizer, sft, ..Inputs::default() }
 }
 
 /// Lines of examples whose answers are `n` words long.

@@ -169,6 +169,19 @@ fn a_model_is_trained_further_on_files_of_ones_own() {
     // Texts that state no licence are refused, in words that say what to do.
     let message = open("refused", &[&text, "stream.sft_weight=0"]).unwrap_err().to_string();
     assert!(message.contains("data.license") && message.contains("6 were refused"), "{message}");
+    // So are examples, and the key states their licence too.
+    let bare = dir.path().join("bare.jsonl");
+    fs::write(&bare, "{\"instruction\":\"Say law\",\"output\":\"law\"}\n".repeat(3)).unwrap();
+    let bare = format!("data.examples={}", bare.display());
+    let message = open("bare", &[&bare]).unwrap_err().to_string();
+    assert!(
+        message.contains("data.license") && message.contains("3: licence refused: no licence"),
+        "{message}"
+    );
+    let config = open("named", &[&bare, "data.license=LicenseRef-ours"]).unwrap();
+    let sft = TokenStore::open(&config.data.store).unwrap().manifest().sft.clone();
+    assert_eq!((sft.examples, sft.accepted[0].license.as_str()), (3, "LicenseRef-ours"));
+    assert!(sft.accepted[0].reason.contains("data.license"));
 }
 
 #[test]

@@ -120,8 +120,12 @@ pub fn store(folder: &Path) {
         .collect();
     fs::write(folder.join("sft.jsonl"), examples).unwrap();
     let at = |name: &str| folder.join(name);
-    let inputs =
-        Inputs { corpus: Some(at("corpus")), tokenizer: at("tokenizer"), sft: vec![at("sft.jsonl")] };
+    let inputs = Inputs {
+        corpus: Some(at("corpus")),
+        tokenizer: at("tokenizer"),
+        sft: vec![at("sft.jsonl")],
+        ..Inputs::default()
+    };
     build(&inputs, &at("store"), &mut |_| ()).unwrap();
     let geometry = serde_json::json!({
         "model_type": "mixtral", "vocab_size": 1, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
