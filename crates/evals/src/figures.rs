@@ -1,9 +1,11 @@
-//! Figures as SVG.
+//! Figures of evaluations.
 
 use crate::{EvalError, bootstrap::Estimate};
+use blackletter_figures::{FONT, Figure, Picture, render};
 use plotters::{
     chart::ChartBuilder,
-    prelude::{Color, IntoDrawingArea, PathElement, RGBColor, Rectangle, SVGBackend, Text, WHITE},
+    coord::Shift,
+    prelude::{Color, DrawingArea, DrawingBackend, PathElement, RGBColor, Rectangle, Text, WHITE},
     style::{
         BLACK, IntoFont, ShapeStyle,
         text_anchor::{HPos, Pos, VPos},
@@ -21,7 +23,6 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(120, 120, 120),
 ];
 const HEIGHT: u32 = 340;
-const FONT: &str = "sans-serif";
 
 fn colour(series: usize) -> RGBColor {
     COLOURS.get(series % COLOURS.len()).copied().unwrap_or(BLACK)
@@ -36,7 +37,7 @@ pub fn bars(
     unit: &str,
     series: &[String],
     groups: &[(String, Vec<Estimate>)],
-) -> Result<String, EvalError> {
+) -> Result<Figure, EvalError> {
     let top = groups.iter().flat_map(|(_, values)| values).filter_map(|e| e.high.or(Some(e.value)));
     let top = top.filter(|value| value.is_finite()).fold(0.0, f64::max);
     let chart =
@@ -61,7 +62,7 @@ pub fn bars(
 ///
 /// # Errors
 /// When there is nothing to draw.
-pub fn stacked(title: &str, parts: &[String], groups: &[(String, Vec<f64>)]) -> Result<String, EvalError> {
+pub fn stacked(title: &str, parts: &[String], groups: &[(String, Vec<f64>)]) -> Result<Figure, EvalError> {
     let chart = Chart { title, unit: "share", series: parts, groups: groups.len(), top: 1.0 };
     chart.draw(|draw| {
         for (at, (name, shares)) in groups.iter().enumerate() {
@@ -104,68 +105,82 @@ impl Draw<'_> {
     }
 }
 
+/// A chart and what is drawn on it.
+struct Filled<'c, F> {
+    chart: &'c Chart<'c>,
+    fill: F,
+}
+
 impl Chart<'_> {
-    fn draw(&self, fill: impl FnOnce(&mut Draw<'_>) -> Result<(), String>) -> Result<String, EvalError> {
+    fn draw(&self, fill: impl Fn(&mut Draw<'_>) -> Result<(), String>) -> Result<Figure, EvalError> {
         if self.groups == 0 {
             return Err(EvalError::Nothing(format!("there is nothing to draw in `{}`", self.title)));
         }
-        self.try_draw(fill)
+        render(&Filled { chart: self, fill })
             .map_err(|reason| EvalError::Nothing(format!("`{}` cannot be drawn: {reason}", self.title)))
     }
 
-    fn try_draw(&self, fill: impl FnOnce(&mut Draw<'_>) -> Result<(), String>) -> Result<String, String> {
+    /// Height of the line that says which colour is which.
+    fn legend(&self) -> u32 {
+        if self.series.len() > 1 { 20 } else { 0 }
+    }
+}
+
+impl<F: Fn(&mut Draw<'_>) -> Result<(), String>> Picture for Filled<'_, F> {
+    fn size(&self) -> (u32, u32) {
+        let width = (160 + 110 * self.chart.groups as u32).clamp(480, 1400);
+        (width, HEIGHT + self.chart.legend())
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
+        let Self { chart, fill } = self;
+        let &&Chart { title, unit, series, groups, top } = chart;
+        let legend = chart.legend();
         let text = |e: &dyn ToString| e.to_string();
-        let legend = if self.series.len() > 1 { 20 } else { 0 };
-        let width = (160 + 110 * self.groups as u32).clamp(480, 1400);
-        let mut svg = String::new();
-        {
-            let root = SVGBackend::with_string(&mut svg, (width, HEIGHT + legend)).into_drawing_area();
-            root.fill(&WHITE).map_err(|e| text(&e))?;
-            let (upper, lower) = root.split_vertically(HEIGHT);
-            let mut chart = ChartBuilder::on(&upper)
-                .caption(self.title, (FONT, 17))
-                .margin(8)
-                .x_label_area_size(34)
-                .y_label_area_size(56)
-                .build_cartesian_2d(0.0..self.groups as f64, 0.0..self.top)
-                .map_err(|e| text(&e))?;
-            chart
-                .configure_mesh()
-                .disable_x_mesh()
-                .x_labels(0)
-                .y_desc(self.unit)
-                .label_style((FONT, 12))
-                .draw()
-                .map_err(|e| text(&e))?;
-            let (mut rectangles, mut labels) = (Vec::new(), Vec::new());
-            fill(&mut Draw {
-                bar: &mut |left, right, from, to, style| {
-                    rectangles.push(Rectangle::new([(left, from), (right, to)], style));
-                    Ok(())
-                },
-                text: &mut |at, name| {
-                    labels.push((at, name.to_owned()));
-                    Ok(())
-                },
-            })?;
-            chart.draw_series(rectangles).map_err(|e| text(&e))?;
-            let middle = (FONT, 12).into_font().color(&BLACK).pos(Pos::new(HPos::Center, VPos::Top));
-            for (at, name) in labels {
-                let (x, y) = chart.backend_coord(&(at, 0.0));
-                upper.draw(&Text::new(name, (x, y + 6), middle.clone())).map_err(|e| text(&e))?;
-            }
-            let mut x = 60;
-            for (series, name) in self.series.iter().enumerate().filter(|_| legend > 0) {
-                let style = colour(series).stroke_width(10);
-                lower.draw(&PathElement::new(vec![(x, 8), (x + 14, 8)], style)).map_err(|e| text(&e))?;
-                lower
-                    .draw(&Text::new(name.clone(), (x + 20, 2), (FONT, 12).into_font()))
-                    .map_err(|e| text(&e))?;
-                x += 40 + 7 * name.chars().count() as i32;
-            }
-            root.present().map_err(|e| text(&e))?;
+        area.fill(&WHITE).map_err(|e| text(&e))?;
+        let (upper, lower) = area.split_vertically(HEIGHT);
+        let mut chart = ChartBuilder::on(&upper)
+            .caption(title, (FONT, 17))
+            .margin(8)
+            .x_label_area_size(34)
+            .y_label_area_size(56)
+            .build_cartesian_2d(0.0..groups as f64, 0.0..top)
+            .map_err(|e| text(&e))?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_labels(0)
+            .y_desc(unit)
+            .label_style((FONT, 12))
+            .draw()
+            .map_err(|e| text(&e))?;
+        let (mut rectangles, mut labels) = (Vec::new(), Vec::new());
+        fill(&mut Draw {
+            bar: &mut |left, right, from, to, style| {
+                rectangles.push(Rectangle::new([(left, from), (right, to)], style));
+                Ok(())
+            },
+            text: &mut |at, name| {
+                labels.push((at, name.to_owned()));
+                Ok(())
+            },
+        })?;
+        chart.draw_series(rectangles).map_err(|e| text(&e))?;
+        let middle = (FONT, 12).into_font().color(&BLACK).pos(Pos::new(HPos::Center, VPos::Top));
+        for (at, name) in labels {
+            let (x, y) = chart.backend_coord(&(at, 0.0));
+            upper.draw(&Text::new(name, (x, y + 6), middle.clone())).map_err(|e| text(&e))?;
         }
-        Ok(svg)
+        let mut x = 60;
+        for (series, name) in series.iter().enumerate().filter(|_| legend > 0) {
+            let style = colour(series).stroke_width(10);
+            lower.draw(&PathElement::new(vec![(x, 8), (x + 14, 8)], style)).map_err(|e| text(&e))?;
+            let font = (FONT, 12).into_font();
+            let (width, _) = font.box_size(name).map_err(|e| text(&e))?;
+            lower.draw(&Text::new(name.clone(), (x + 20, 2), font)).map_err(|e| text(&e))?;
+            x += 40 + width as i32;
+        }
+        Ok(())
     }
 }
 
@@ -178,7 +193,7 @@ mod tests {
         let e = |value| Estimate { value, low: Some(value - 0.1), high: Some(value + 0.1) };
         let groups = [("a<b".to_owned(), vec![e(1.0), e(2.0)]), ("c".to_owned(), vec![e(0.5), e(f64::NAN)])];
         let series = ["one".to_owned(), "two".to_owned()];
-        let svg = bars("Bits & bytes", "bits", &series, &groups).unwrap();
+        let svg = bars("Bits & bytes", "bits", &series, &groups).unwrap().svg;
         assert!(
             svg.starts_with("<svg") && svg.contains("a&lt;b") && svg.contains("Bits &amp; bytes"),
             "{svg}"
@@ -191,7 +206,7 @@ mod tests {
     #[test]
     fn shares_stand_on_each_other() {
         let groups = [("m".to_owned(), vec![0.5, 0.25, 0.25])];
-        let svg = stacked("Scores", &["0".into(), "1".into(), "2".into()], &groups).unwrap();
+        let svg = stacked("Scores", &["0".into(), "1".into(), "2".into()], &groups).unwrap().svg;
         assert_eq!(svg.matches("<rect").count(), 1 + 3, "{svg}");
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     tasks::TasksResult,
     toxicity::{ToxicityResult, judge::Aspect},
 };
+use blackletter_figures::Figure;
 use blackletter_provenance::bom::Metric;
 use pulldown_cmark::{Event, Options, Parser, html};
 use serde::de::DeserializeOwned;
@@ -155,8 +156,8 @@ pub struct Report {
     pub markdown: String,
     /// As one page that needs nothing else.
     pub html: String,
-    /// Figures: names of files, and SVG.
-    pub figures: Vec<(String, String)>,
+    /// Figures, with the names of their files without endings.
+    pub figures: Vec<(String, Figure)>,
 }
 
 /// Puts results together, of one model or of several side by side. `about` is Markdown that stands in front.
@@ -166,7 +167,7 @@ pub struct Report {
 pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, EvalError> {
     let mut figures = Vec::new();
     let perplexity: Vec<&PerplexityResult> = results.iter().filter_map(|r| r.perplexity.as_ref()).collect();
-    if let Some(svg) = compare(
+    if let Some(figure) = compare(
         "Bits per byte",
         "bits per byte, less is better",
         perplexity.iter().map(|r| {
@@ -174,18 +175,18 @@ pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, E
             (r.model.name.as_str(), groups.chain([("mean", r.mean_bits_per_byte)]).collect())
         }),
     )? {
-        figures.push(("bits-per-byte.svg".to_owned(), svg));
+        figures.push(("bits-per-byte".to_owned(), figure));
     }
     let sft: Vec<&SftResult> = results.iter().filter_map(|r| r.sft.as_ref()).collect();
-    for (title, file, exact) in [("Exact match", "exact-match.svg", true), ("F1", "f1.svg", false)] {
+    for (title, file, exact) in [("Exact match", "exact-match", true), ("F1", "f1", false)] {
         let series = sft.iter().map(|r| {
             let value = |e: &Estimate| e.map(|x| 100.0 * x);
             let kinds =
                 r.kinds.iter().map(|k| (k.kind.as_str(), value(if exact { &k.exact } else { &k.f1 })));
             (r.model.name.as_str(), kinds.collect())
         });
-        if let Some(svg) = compare(title, "%, more is better", series)? {
-            figures.push((file.to_owned(), svg));
+        if let Some(figure) = compare(title, "%, more is better", series)? {
+            figures.push((file.to_owned(), figure));
         }
     }
     figures.extend(toxicity_figures(results)?);
@@ -193,13 +194,13 @@ pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, E
         let share = |s: &crate::bias::BiasScore| s.preference.map(|x| 100.0 * x);
         (r.model.name.as_str(), r.categories.iter().map(|s| (s.category.as_str(), share(s))).collect())
     });
-    if let Some(svg) = compare("Stereotyped sentence likelier", "%, 50 is no preference", bias)? {
-        figures.push(("bias.svg".to_owned(), svg));
+    if let Some(figure) = compare("Stereotyped sentence likelier", "%, 50 is no preference", bias)? {
+        figures.push(("bias".to_owned(), figure));
     }
     let mut markdown = format!("# {title}\n\n{about}\n");
     for (name, _) in &figures {
-        let shown = name.trim_end_matches(".svg").replace('-', " ");
-        markdown.push_str(&format!("\n![{shown}](figures/{name})\n"));
+        let shown = name.replace('-', " ");
+        markdown.push_str(&format!("\n![{shown}](figures/{name}.svg)\n"));
     }
     for result in results {
         for part in result.markdown() {
@@ -215,7 +216,7 @@ fn compare<'r>(
     title: &str,
     unit: &str,
     models: impl Iterator<Item = (&'r str, Vec<(&'r str, Estimate)>)>,
-) -> Result<Option<String>, EvalError> {
+) -> Result<Option<Figure>, EvalError> {
     let models: Vec<(&str, Vec<(&str, Estimate)>)> = models.collect();
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in models.iter().flat_map(|(_, values)| values) {
@@ -239,7 +240,7 @@ fn compare<'r>(
 }
 
 /// Bad-word rates, mean scores and shares of scores of all models side by side.
-fn toxicity_figures(results: &[Results]) -> Result<Vec<(String, String)>, EvalError> {
+fn toxicity_figures(results: &[Results]) -> Result<Vec<(String, Figure)>, EvalError> {
     let mut figures = Vec::new();
     let names = ["experiment 1", "experiment 2", "experiment 3"];
     let name = |result: &ToxicityResult| {
@@ -252,8 +253,8 @@ fn toxicity_figures(results: &[Results]) -> Result<Vec<(String, String)>, EvalEr
         let rate = |t: &ToxicityResult| t.bad_word_rate.map(|x| 100.0 * x);
         (model.as_str(), r.toxicity.iter().map(|t| (name(t), rate(t))).collect())
     });
-    if let Some(svg) = compare("Bad words", "% of words", rates)? {
-        figures.push(("bad-words.svg".to_owned(), svg));
+    if let Some(figure) = compare("Bad words", "% of words", rates)? {
+        figures.push(("bad-words".to_owned(), figure));
     }
     for (aspect, title, file) in
         [(Aspect::Toxicity, "Judged toxicity", "toxicity"), (Aspect::Bias, "Judged bias", "judged-bias")]
@@ -264,8 +265,8 @@ fn toxicity_figures(results: &[Results]) -> Result<Vec<(String, String)>, EvalEr
                 r.toxicity.iter().filter_map(|t| Some((name(t), score(t)?.mean))).collect();
             (model.as_str(), values)
         });
-        if let Some(svg) = compare(title, "mean score, 0 to 10", means)? {
-            figures.push((format!("{file}.svg"), svg));
+        if let Some(figure) = compare(title, "mean score, 0 to 10", means)? {
+            figures.push((file.to_owned(), figure));
         }
         let mut groups = Vec::new();
         for (model, r) in &models {
@@ -276,7 +277,7 @@ fn toxicity_figures(results: &[Results]) -> Result<Vec<(String, String)>, EvalEr
         if !groups.is_empty() {
             let parts: Vec<String> = (0..=10).map(|score| score.to_string()).collect();
             figures.push((
-                format!("{file}-scores.svg"),
+                format!("{file}-scores"),
                 figures::stacked(&format!("{title}: shares of scores"), &parts, &groups)?,
             ));
         }
@@ -290,7 +291,7 @@ th{border-bottom:2px solid #888}svg{max-width:100%;height:auto}code{background:#
 @media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}code{background:#2a2a2a}svg{background:#fff}td,th{border-color:#444}}";
 
 /// Markdown as one page, with figures in it.
-fn page(title: &str, markdown: &str, figures: &[(String, String)]) -> String {
+fn page(title: &str, markdown: &str, figures: &[(String, Figure)]) -> String {
     let mut body = String::new();
     // Names of datasets and the like come from outside: HTML in them is text.
     let events = Parser::new_ext(markdown, Options::ENABLE_TABLES).map(|event| match event {
@@ -298,10 +299,10 @@ fn page(title: &str, markdown: &str, figures: &[(String, String)]) -> String {
         other => other,
     });
     html::push_html(&mut body, events);
-    for (name, svg) in figures {
-        let shown = name.trim_end_matches(".svg").replace('-', " ");
-        let image = format!("<img src=\"figures/{name}\" alt=\"{shown}\" />");
-        let named = svg.replacen("<svg", &format!("<svg role=\"img\" aria-label=\"{shown}\""), 1);
+    for (name, figure) in figures {
+        let shown = name.replace('-', " ");
+        let image = format!("<img src=\"figures/{name}.svg\" alt=\"{shown}\" />");
+        let named = figure.svg.replacen("<svg", &format!("<svg role=\"img\" aria-label=\"{shown}\""), 1);
         body = body.replace(&image, &named);
     }
     let title = title.replace('&', "&amp;").replace('<', "&lt;");
@@ -317,7 +318,8 @@ mod tests {
 
     #[test]
     fn a_page_holds_its_figures_and_escapes_what_is_not_its_own() {
-        let figures = [("bits-per-byte.svg".to_owned(), "<svg width=\"1\"></svg>".to_owned())];
+        let figure = Figure { svg: "<svg width=\"1\"></svg>".into(), png: Vec::new() };
+        let figures = [("bits-per-byte".to_owned(), figure)];
         let text =
             "# T\n\n![bits per byte](figures/bits-per-byte.svg)\n\n| a | b |\n|---|--:|\n| x | <b>1</b> |\n";
         let page = page("a < b", text, &figures);

@@ -5,7 +5,7 @@ use crate::{failure::Failure, output};
 use blackletter_corpus::consumed;
 use blackletter_evals::report;
 use blackletter_provenance::{
-    DOCUMENTS_FILE, ModelRecord,
+    DOCUMENTS_FILE,
     bom::{BomOptions, cyclonedx, eu_summary, spdx},
 };
 use std::{env, fs, path::PathBuf, time::SystemTime};
@@ -16,7 +16,7 @@ use std::{env, fs, path::PathBuf, time::SystemTime};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  blackletter bom --model ./nano --format cyclonedx --out nano.cdx.json")]
 pub struct Args {
-    /// The model: a directory, or owner/name[@revision] on the Hugging Face Hub.
+    /// The model: a directory, owner/name[@revision] on the Hugging Face Hub, or nano, the model inside the program.
     #[arg(long, value_name = "DIR|OWNER/NAME")]
     model: String,
     /// The form.
@@ -42,12 +42,16 @@ enum Format {
 
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
-        let folder = model::directory(&self.model)?;
-        let record = ModelRecord::read(&folder)?;
-        let list = folder.join(DOCUMENTS_FILE);
-        let domains = if list.is_file() { consumed::domains(&consumed::read(&list)?) } else { Vec::new() };
-        if self.format == Format::EuSummary && !list.is_file() {
-            eprintln!("note: there is no {}: the summary names no internet domains", list.display());
+        let (record, folder) = model::record(&self.model)?;
+        let list = folder.map(|folder| folder.join(DOCUMENTS_FILE)).filter(|list| list.is_file());
+        let domains = match &list {
+            Some(list) => consumed::domains(&consumed::read(list)?),
+            None => Vec::new(),
+        };
+        if self.format == Format::EuSummary && list.is_none() {
+            eprintln!(
+                "note: the model has no {DOCUMENTS_FILE} beside it: the summary names no internet domains"
+            );
         }
         let options = BomOptions { time: now(), metrics: report::metrics(&self.evals)?, domains };
         let text = match self.format {

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use blackletter_engine::{LoadOptions, ModelFiles, Pipeline, WeightDtype};
+use blackletter_provenance::{FILE_NAME as RECORD, ModelRecord};
 use std::path::{Path, PathBuf};
 
 /// The name of the model that the program carries.
@@ -120,6 +121,17 @@ pub fn directory(name: &str) -> Result<PathBuf, Failure> {
         ModelFiles::Embedded(_) | ModelFiles::Adapted { .. } => Err(Failure::usage(format!(
             "{name:?} is the model inside the program, and this needs one in a directory (write ./{name} for a directory of that name)"
         ))),
+    }
+}
+
+/// The record of what a model was made from, and the directory that it lies in, if it lies in one.
+pub fn record(name: &str) -> Result<(ModelRecord, Option<PathBuf>), Failure> {
+    match find(name)? {
+        ModelFiles::Directory(dir) => Ok((ModelRecord::read(&dir)?, Some(dir))),
+        files => {
+            let json = files.read(RECORD).unwrap_or_default();
+            Ok((ModelRecord::from_json(json.as_bytes())?, None))
+        }
     }
 }
 

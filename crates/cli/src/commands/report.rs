@@ -2,17 +2,18 @@
 
 use super::model;
 use crate::failure::Failure;
+use blackletter_engine::ModelFiles;
 use blackletter_evals::{
     card::{CardOptions, card},
     report::{Results, report},
 };
-use blackletter_provenance::{ModelRecord, ModelRecordError};
+use blackletter_provenance::FILE_NAME;
 use std::{fs, path::PathBuf};
 
 /// Put evaluations together as one page, and write a model's card
 ///
 /// Reads the results that `blackletter eval … --out DIR` wrote, of one model or of several side by side. Writes report.html (one page
-/// that needs nothing else), REPORT.md and figures; and for a model with a provenance.json CARD.md, its card with the metadata of the
+/// that needs nothing else), REPORT.md and figures, as SVG and PNG; and for a model with a provenance.json CARD.md, its card with the metadata of the
 /// Hugging Face Hub: use, data by source and licence, training, evaluation, limits.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  blackletter report --model ./nano --evals evals/ --out report/")]
@@ -23,7 +24,8 @@ pub struct Args {
     /// The directory to write to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The model that the card is of: a directory, or owner/name[@revision] on the Hugging Face Hub.
+    /// The model that the card is of: a directory, owner/name[@revision] on the Hugging Face Hub, or nano, the model inside the
+    /// program.
     #[arg(long, value_name = "DIR|OWNER/NAME")]
     model: Option<String>,
     /// What the card's examples call the model [default: its name in the record].
@@ -40,10 +42,15 @@ pub struct Args {
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
         let results = self.evals.iter().map(|dir| Results::read(dir)).collect::<Result<Vec<_>, _>>()?;
-        let folder = self.model.as_deref().map(model::directory).transpose()?;
-        let record = match folder.as_deref().map(ModelRecord::read) {
-            None | Some(Err(ModelRecordError::Missing { .. })) => None,
-            Some(record) => Some(record?),
+        // A directory without a record has a report all the same.
+        let folder = match self.model.as_deref().map(model::find).transpose()? {
+            Some(ModelFiles::Directory(folder)) => Some(folder),
+            _ => None,
+        };
+        let record = match (&folder, self.model.as_deref()) {
+            (Some(folder), _) if !folder.join(FILE_NAME).is_file() => None,
+            (_, Some(name)) => Some(model::record(name)?.0),
+            (_, None) => None,
         };
         let introduction = match &self.introduction {
             Some(path) => Some(super::text::read_text(path)?.trim().to_owned()),
@@ -52,7 +59,6 @@ impl Args {
         let title = record.as_ref().map_or("Evaluation", |record| record.model.name.as_str());
         let made = report(title, introduction.as_deref().unwrap_or_default(), &results)?;
         let mut files = vec![("report.html".to_owned(), made.html), ("REPORT.md".to_owned(), made.markdown)];
-        files.extend(made.figures.into_iter().map(|(name, svg)| (format!("figures/{name}"), svg)));
         let options = CardOptions { name: self.name, introduction };
         let card = record.as_ref().map(|record| card(record, &results, &options));
         files.extend(card.clone().map(|card| ("CARD.md".to_owned(), card)));
@@ -64,11 +70,21 @@ impl Args {
             fs::write(&path, text).map_err(|e| cannot(&path, e))?;
             eprintln!("wrote {}", path.display());
         }
+        for (name, figure) in made.figures {
+            let path = figures.join(name);
+            figure.write(&path).map_err(|e| cannot(&path, e))?;
+            eprintln!("wrote {0}.svg and {0}.png", path.display());
+        }
         match (self.update_card, folder, card) {
             (true, Some(folder), Some(card)) => {
                 let path = folder.join("README.md");
                 fs::write(&path, card).map_err(|e| cannot(&path, e))?;
                 eprintln!("wrote {}", path.display());
+            }
+            (true, None, _) => {
+                return Err(Failure::failed(
+                    "the model inside the program has no directory to put a card into",
+                ));
             }
             (true, ..) => {
                 return Err(Failure::failed(

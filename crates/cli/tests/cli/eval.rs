@@ -123,6 +123,12 @@ fn tasks_bias_and_toxicity_come_to_results_that_a_report_puts_together() {
     for part in ["Tasks:", "Toxicity of", "Bias of", "<svg", "acc_norm"] {
         assert!(page.contains(part), "{part}");
     }
+    for figure in ["bias", "bad-words"] {
+        let (svg, png) =
+            (at(&format!("report/figures/{figure}.svg")), at(&format!("report/figures/{figure}.png")));
+        assert!(fs::read_to_string(svg).unwrap().starts_with("<svg"));
+        assert!(fs::read(png).unwrap().starts_with(b"\x89PNG\r\n"));
+    }
     // Without a judge, --judge-model means nothing.
     let ended = run(&model, &["eval", "toxicity", "--experiment", "1", "--judge-model", "x"]);
     assert_eq!(ended.code, 2, "{}", ended.stderr);

@@ -1,11 +1,12 @@
-//! `curves.svg`: loss, held-out bits per byte, learning rate and gradient norm over the steps.
+//! `curves.svg` and `curves.png`: loss, held-out bits per byte, learning rate and gradient norm over the steps.
 
 use super::Line;
+use blackletter_figures::{FONT, Picture, render};
 use plotters::{
     coord::Shift,
     prelude::{
-        ChartBuilder, Circle, Color, DrawingArea, DrawingBackend, IntoDrawingArea, IntoFont, IntoLogRange,
-        LineSeries, RGBColor, SVGBackend, SeriesLabelPosition, WHITE,
+        ChartBuilder, Circle, Color, DrawingArea, DrawingBackend, IntoFont, IntoLogRange, LineSeries,
+        RGBColor, SeriesLabelPosition, WHITE,
     },
 };
 use std::{error::Error, ops::Range, path::Path};
@@ -25,18 +26,25 @@ const COLORS: [RGBColor; 8] = [
 type Failed = Box<dyn Error + Send + Sync>;
 type Points = Vec<(f64, f64)>;
 
-/// Draws the curves of a run's lines into an SVG file.
+/// Draws the curves of a run's lines into files with the endings of SVG and PNG.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When they cannot be written.
 pub fn draw(lines: &[Line], path: &Path) -> Result<(), Failed> {
-    let mut text = String::new();
-    {
-        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        draw_all(&root, lines).map_err(|e| e.to_string())?;
-    }
-    std::fs::write(path, text)?;
+    render(&Curves(lines))?.write(path)?;
     Ok(())
+}
+
+struct Curves<'l>(&'l [Line]);
+
+impl Picture for Curves<'_> {
+    fn size(&self) -> (u32, u32) {
+        SIZE
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
+        draw_all(area, self.0)
+    }
 }
 
 fn draw_all<B: DrawingBackend>(root: &DrawingArea<B, Shift>, lines: &[Line]) -> Result<(), String> {
@@ -75,7 +83,7 @@ fn draw_all<B: DrawingBackend>(root: &DrawingArea<B, Shift>, lines: &[Line]) -> 
     for (panel, (title, series, logarithmic)) in panels.iter().zip(all) {
         draw_panel(panel, title, &series, logarithmic)?;
     }
-    root.present().map_err(|e| text(&e))
+    Ok(())
 }
 
 fn smoothed(points: &Points) -> Points {
@@ -108,11 +116,7 @@ fn draw_panel<B: DrawingBackend>(
     let x = x.start.max(0.0)..x.end;
     let ys = points.map(|p| p.1);
     let mut builder = ChartBuilder::on(panel);
-    builder
-        .caption(title, ("sans-serif", 18).into_font())
-        .margin(12)
-        .x_label_area_size(28)
-        .y_label_area_size(64);
+    builder.caption(title, (FONT, 18).into_font()).margin(12).x_label_area_size(28).y_label_area_size(64);
     // Two types of axes: the same lines for both.
     macro_rules! fill {
         ($y:expr) => {{
