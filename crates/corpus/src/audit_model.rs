@@ -6,7 +6,7 @@ use crate::{
     shards::ShardError,
 };
 use blackletter_provenance::{
-    DOCUMENTS_FILE, FILE_NAME, ModelFile, ModelRecord, ModelRecordError, SourceUse, model_files,
+    DOCUMENTS_FILE, Derivation, FILE_NAME, ModelFile, ModelRecord, ModelRecordError, SourceUse, model_files,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, path::Path};
@@ -41,6 +41,9 @@ pub struct ModelAudit {
     pub root: String,
     /// Whether the texts themselves were there to be compared.
     pub corpus: bool,
+    /// What was done to the model after its training, in sentences, with what is not recorded of that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub derivations: Vec<String>,
     /// Everything that differs, in sentences that name the file or document. Empty when all is as recorded.
     pub findings: Vec<String>,
 }
@@ -51,7 +54,8 @@ pub struct ModelAudit {
 /// When there is no record to compare with, or something cannot be read. What differs is no error but a finding.
 pub fn audit_model(folder: &Path, corpus: Option<&Path>) -> Result<ModelAudit, ModelAuditError> {
     let record = ModelRecord::read(folder)?;
-    let mut audit = ModelAudit { corpus: corpus.is_some(), ..ModelAudit::default() };
+    let derivations = record.derivations.iter().map(Derivation::sentence).collect();
+    let mut audit = ModelAudit { corpus: corpus.is_some(), derivations, ..ModelAudit::default() };
     if record.seal != record.expected_seal()? {
         audit.findings.push(format!("{FILE_NAME} itself was changed: it does not have the hash of its seal"));
     }

@@ -231,6 +231,13 @@ fn training(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
         rows.push(vec!["commit of the program".into(), commit.clone()]);
     }
     writeln!(out, "{}", table(&["", ""], &rows))?;
+    if !record.derivations.is_empty() {
+        writeln!(out, "What was done to the weights after that:\n")?;
+        for step in &record.derivations {
+            writeln!(out, "1. {}", step.sentence())?;
+        }
+        writeln!(out)?;
+    }
     let file = |name: &str| record.files.iter().any(|file| file.path == name);
     if file("curves.svg") {
         writeln!(
@@ -322,6 +329,7 @@ mod tests {
             supervised: vec![],
             accepted: vec![],
             documents: DocumentList::default(),
+            derivations: vec![],
             files: vec![],
             seal: "cd".into(),
         }

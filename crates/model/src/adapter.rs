@@ -1,8 +1,9 @@
 //! Low-rank adapters (LoRA, Hu et al. 2021) in the form of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! An adapter adds `scale · B A` to weight matrices, with `A` `[rank, inputs]` and `B` `[outputs, rank]`.
+//! An adapter adds `scale · B A` to weight matrices, with `A` `[rank, inputs]` and `B` `[outputs, rank]`. One that was trained here
+//! says in the header of its weights which matrices it was trained on ([`base_hash`]), and is applied to no others.
 
-use crate::{Checkpoint, Dtype, TensorSource, WriteError, config::read_small, write_tensors};
+use crate::{Checkpoint, Dtype, TensorSource, WriteError, config::read_small, write::write_described};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::{
@@ -15,6 +16,8 @@ use std::{
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
+/// Where [`Adapter::base`] stands in the header of the weights.
+const BASE: &str = "base_blake3";
 
 /// An adapter cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,30 @@ pub enum AdapterError {
         /// What the model has.
         expected: String,
     },
+    /// It was trained on another model of the same geometry.
+    #[error(
+        "the adapter was trained on another model: the weights that it changes have the BLAKE3 {found} here and had {expected} there; name the model that it was trained on"
+    )]
+    OtherBase {
+        /// Of the model.
+        found: String,
+        /// Recorded in the adapter.
+        expected: String,
+    },
+}
+
+/// BLAKE3, in hexadecimal, over matrices by name: the length of the name, the name, the number of values (both as 64 bits,
+/// little-endian) and the values as 32-bit floats. In whatever form a model stores the same numbers, it has the same hash.
+pub fn base_hash<'m>(matrices: impl IntoIterator<Item = (&'m str, Cow<'m, [f32]>)>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, values) in matrices {
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(&(values.len() as u64).to_le_bytes());
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// A matrix of a pair, and its shape.
@@ -101,6 +128,8 @@ pub struct Adapter {
     pub rank_stabilised: bool,
     /// By the name of the weight in a checkpoint.
     pub matrices: BTreeMap<String, LowRank>,
+    /// [`base_hash`] of the matrices that it was trained on, in the order of their names, where the adapter says so.
+    pub base: Option<String>,
 }
 
 impl Adapter {
@@ -180,7 +209,9 @@ impl Adapter {
             matrices.insert(name, LowRank { a, b, inputs, outputs });
         }
         let rank_stabilised = config["use_rslora"].as_bool() == Some(true);
-        Ok(Self { rank: rank as usize, alpha, rank_stabilised, matrices })
+        let header = SafeTensors::read_metadata(&bytes).ok();
+        let base = header.and_then(|(_, header)| header.metadata().as_ref()?.get(BASE).cloned());
+        Ok(Self { rank: rank as usize, alpha, rank_stabilised, matrices, base })
     }
 
     /// Writes a directory that PEFT loads; `base` is what it is told of the model below.
@@ -232,7 +263,8 @@ impl Adapter {
             })
             .collect();
         fs::create_dir_all(dir).map_err(|source| WriteError { path: dir.display().to_string(), source })?;
-        write_tensors(&dir.join(WEIGHTS), tensors)?;
+        let base: Vec<(&str, &str)> = self.base.iter().map(|hash| (BASE, hash.as_str())).collect();
+        write_described(&dir.join(WEIGHTS), tensors, &base)?;
         let path = dir.join(CONFIG);
         let text = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
         fs::write(&path, text).map_err(|source| WriteError { path: path.display().to_string(), source })
@@ -241,12 +273,13 @@ impl Adapter {
     /// Puts the adapter into a checkpoint's weights, which are `f32` then.
     ///
     /// # Errors
-    /// When the checkpoint has no such matrix.
+    /// When the checkpoint has no such matrix, or the adapter was trained on others.
     pub fn apply(&self, checkpoint: &mut Checkpoint) -> Result<(), AdapterError> {
+        let mut matrices: BTreeMap<&str, Vec<f32>> = BTreeMap::new();
         for (name, m) in &self.matrices {
             let found = [m.outputs, m.inputs];
-            let (mut values, shape) = match checkpoint.tensor(name) {
-                Some(tensor) if tensor.shape() == found => (tensor.to_f32(), tensor.shape().to_vec()),
+            let values = match checkpoint.tensor(name) {
+                Some(tensor) if tensor.shape() == found => tensor.to_f32(),
                 Some(tensor) => {
                     let expected = format!("{:?} there", tensor.shape());
                     return Err(AdapterError::Mismatch { name: name.clone(), found, expected });
@@ -256,8 +289,18 @@ impl Adapter {
                     return Err(AdapterError::Mismatch { name: name.clone(), found, expected });
                 }
             };
+            matrices.insert(name, values);
+        }
+        if let Some(expected) = &self.base {
+            let found = base_hash(matrices.iter().map(|(name, values)| (*name, Cow::from(values))));
+            if found != *expected {
+                return Err(AdapterError::OtherBase { found, expected: expected.clone() });
+            }
+        }
+        for (name, m) in &self.matrices {
+            let Some(mut values) = matrices.remove(name.as_str()) else { continue };
             m.add_to(&mut values, self.scale());
-            checkpoint.replace(name, &values, shape);
+            checkpoint.replace(name, &values, vec![m.outputs, m.inputs]);
         }
         Ok(())
     }
@@ -295,6 +338,7 @@ mod tests {
             alpha: 4.0,
             rank_stabilised: false,
             matrices: BTreeMap::from([(Layer(1).key(), m)]),
+            base: None,
         }
     }
 
@@ -339,6 +383,42 @@ mod tests {
                 assert!((new - old - added).abs() < 1e-5, "{name}[{i}]");
             }
         }
+    }
+
+    #[test]
+    fn an_adapter_is_applied_to_the_weights_that_it_was_trained_on_and_no_others() {
+        let (dir, one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+        let base = model(one.path());
+        let key = Layer(1).key();
+        let values = base.tensor(&key).unwrap().to_f32();
+        let hash = base_hash([(key.as_str(), Cow::from(&values))]);
+        Adapter { base: Some(hash.clone()), ..adapter() }.write(dir.path(), "base").unwrap();
+        let read = Adapter::read(dir.path()).unwrap();
+        assert_eq!(read.base, Some(hash.clone()));
+        read.apply(&mut model(one.path())).unwrap();
+        // The same numbers in another form.
+        let wide: Vec<_> = base.names().map(str::to_owned).collect();
+        let tensors = wide.iter().map(|name| {
+            let tensor = base.tensor(name).unwrap();
+            let bytes: Vec<u8> = tensor.to_f32().iter().flat_map(|x| x.to_le_bytes()).collect();
+            let shape = tensor.shape().to_vec();
+            TensorSource {
+                name: name.clone(),
+                dtype: Dtype::F32,
+                shape,
+                bytes: Box::new(move || Cow::Owned(bytes)),
+            }
+        });
+        crate::write_checkpoint(two.path(), &base.config, Dtype::F32, tensors.collect(), 1 << 30, &[])
+            .unwrap();
+        read.apply(&mut Checkpoint::open(two.path()).unwrap()).unwrap();
+        // One number of the matrix is another one.
+        let mut other = model(one.path());
+        let mut changed = values;
+        changed[3] += 1.0;
+        other.replace(&key, &changed, vec![8, 16]);
+        let message = read.apply(&mut other).unwrap_err().to_string();
+        assert!(message.contains("another model") && message.contains(&hash), "{message}");
     }
 
     #[test]

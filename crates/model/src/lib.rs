@@ -17,7 +17,7 @@ mod random;
 pub mod surgery;
 mod write;
 
-pub use adapter::{Adapter, AdapterError, LowRank};
+pub use adapter::{Adapter, AdapterError, LowRank, base_hash};
 pub use checkpoint::{Checkpoint, CheckpointError, Dtype, StoredTensor};
 pub use config::{ConfigError, MixtralConfig};
 pub use describe::{DescribeError, Description, describe};

@@ -102,7 +102,16 @@ pub fn write_checkpoint(
 /// # Errors
 /// When the disk refuses.
 pub fn write_tensors(path: &Path, tensors: Vec<TensorSource<'_>>) -> Result<(), WriteError> {
-    write_file(path, |out| write_tensors_to(out, tensors))
+    write_described(path, tensors, &[])
+}
+
+/// The same with more to be said in the file's header.
+pub(crate) fn write_described(
+    path: &Path,
+    tensors: Vec<TensorSource<'_>>,
+    metadata: &[(&str, &str)],
+) -> Result<(), WriteError> {
+    write_file(path, |out| write_with(out, tensors, metadata))
 }
 
 /// Writes tensors in the form of a safetensors file.
@@ -110,8 +119,20 @@ pub fn write_tensors(path: &Path, tensors: Vec<TensorSource<'_>>) -> Result<(), 
 /// # Errors
 /// When `out` refuses, two tensors have one name, or bytes are not as many as a shape takes.
 pub fn write_tensors_to(out: &mut dyn Write, tensors: Vec<TensorSource<'_>>) -> io::Result<()> {
+    write_with(out, tensors, &[])
+}
+
+fn write_with(
+    out: &mut dyn Write,
+    tensors: Vec<TensorSource<'_>>,
+    metadata: &[(&str, &str)],
+) -> io::Result<()> {
     let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let mut described = json!({ "format": "pt" });
+    for (key, value) in metadata {
+        described[*key] = json!(value);
+    }
+    header.insert("__metadata__".into(), described);
     let mut offset = 0;
     for tensor in &tensors {
         if header.contains_key(&tensor.name) {

@@ -4,11 +4,12 @@
 //! used ([`Gate`]) and the record of a corpus ([`Provenance`], written as `provenance.json`), which names every source,
 //! licence and file and carries one hash over all documents ([`hash::Root`]). [`croissant()`] writes the same record in the
 //! form that dataset catalogues read. A model has a record of its own ([`ModelRecord`]), which leads from its weights to the
-//! documents; [`sign`] and [`verify`] put a name behind it, and
+//! documents, and goes on ([`Lineage`]) in models that are made from it; [`sign`] and [`verify`] put a name behind it, and
 //! [`bom`] tells the same in the forms that others read.
 
 pub mod bom;
 mod croissant;
+mod derivation;
 mod gate;
 pub mod hash;
 mod license;
@@ -17,6 +18,7 @@ mod record;
 mod signature;
 
 pub use croissant::croissant;
+pub use derivation::{Carried, Derivation, DerivedFrom, InputKind, Lineage, Made};
 pub use gate::{DEFAULT_ALLOW, Gate, GateError, Refusal, Right};
 pub use license::{License, LicenseError, PUBLIC_DOMAIN_BASES};
 pub use model_record::{

@@ -6,6 +6,7 @@
 //! the corpus ([`Provenance`]), whose shards hold the texts.
 
 use crate::{
+    derivation::Derivation,
     hash::FileHash,
     record::{Accepted, FILE_NAME, Generator, Provenance},
 };
@@ -50,6 +51,9 @@ pub struct ModelRecord {
     pub accepted: Vec<Accepted>,
     /// The list of documents.
     pub documents: DocumentList,
+    /// What was done to it after its training, the first first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub derivations: Vec<Derivation>,
     /// The files of the model, but for [`UNRECORDED_FILES`].
     pub files: Vec<ModelFile>,
     /// BLAKE3 of this record as JSON with an empty seal, in hexadecimal. It shows a slip; against intent there are signatures.
@@ -386,6 +390,7 @@ mod tests {
             supervised: vec![],
             accepted: vec![],
             documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: 3, consumed: 2 },
+            derivations: vec![],
             files: vec![],
             seal: String::new(),
         }

@@ -10,11 +10,11 @@
 
 use crate::config::{AdapterConfig, OptimizerConfig, OptimizerKind};
 use blackletter_model::{
-    Adapter, LowRank,
+    Adapter, LowRank, base_hash,
     decoder::{AdamW, Compute, Decoder, Muon, Parameter, Tensor, TensorData, adamw, muon, sum_of_squares},
     names, normal_values,
 };
-use std::{collections::BTreeMap, mem};
+use std::{borrow::Cow, collections::BTreeMap, mem};
 
 /// A parameter with AdamW's state.
 #[derive(Clone, Debug)]
@@ -183,17 +183,20 @@ impl Optimizer {
 
     /// The adapter that has been trained; `None` when the weights themselves are.
     pub fn adapter(&self, decoder: &Decoder) -> Option<Adapter> {
-        let numbers = |tensor: &Tensor<2>| tensor.clone().into_data().iter::<f32>().collect();
-        let mut matrices = BTreeMap::new();
-        for (parameter, slot) in decoder.parameters().into_iter().zip(&self.slots) {
+        let numbers = |tensor: &Tensor<2>| -> Vec<f32> { tensor.clone().into_data().iter::<f32>().collect() };
+        let (mut matrices, mut bases) = (BTreeMap::new(), BTreeMap::new());
+        let parameters = decoder.parameters();
+        for (parameter, slot) in parameters.iter().zip(&self.slots) {
             if let (Slot::LowRank(pair), Some(name)) = (slot, parameter.names.first()) {
                 let [outputs, inputs] = pair.base.dims();
                 let m = LowRank { a: numbers(&pair.a), b: numbers(&pair.b), inputs, outputs };
                 matrices.insert(name.clone(), m);
+                bases.insert(name.as_str(), numbers(&pair.base));
             }
         }
         let AdapterConfig { rank, alpha, .. } = self.adapter;
-        (rank > 0).then_some(Adapter { rank, alpha, rank_stabilised: false, matrices })
+        let base = Some(base_hash(bases.iter().map(|(name, values)| (*name, Cow::from(values)))));
+        (rank > 0).then_some(Adapter { rank, alpha, rank_stabilised: false, matrices, base })
     }
 }
 

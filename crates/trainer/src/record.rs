@@ -123,6 +123,7 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
         supervised: supervised(state, store.manifest()),
         accepted: accepted(record.accepted, &store.manifest().sft),
         documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: list.len() as u64, consumed: seen },
+        derivations: vec![],
         files: vec![],
         seal: String::new(),
     };

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod constraint;
 pub mod corpus;
 pub mod dataset;
+pub mod derived;
 pub mod eval;
 pub mod export;
 pub mod export_gguf;

@@ -4,7 +4,8 @@ use super::model;
 use crate::failure::Failure;
 use blackletter_engine::{WeightDtype, quantise_checkpoint};
 use blackletter_model::Checkpoint;
-use blackletter_provenance::{ModelRecord, ModelRecordError};
+use blackletter_provenance::{Lineage, Made};
+use serde_json::json;
 use std::{fs, path::PathBuf};
 
 /// Files beside the weights that go along.
@@ -64,24 +65,25 @@ impl Args {
             Blocks::Q4 => WeightDtype::Q4,
         };
         // A model that cannot be used leaves nothing behind.
-        Checkpoint::open(&source)?;
+        let config = Checkpoint::open(&source)?.config;
+        let lineage = Lineage::of(&[&source], None)?;
         fs::create_dir_all(out).map_err(cannot)?;
         // The weights and config.json come last: until then, nobody takes the directory for a model.
         for name in COMPANIONS.iter().filter(|name| source.join(name).is_file()) {
             fs::copy(source.join(name), out.join(name)).map_err(cannot)?;
         }
         quantise_checkpoint(&source, out, dtype, self.threads.map(usize::from))?;
-        match ModelRecord::read(&source) {
-            Err(ModelRecordError::Missing { .. }) => {}
-            // The documents stay the same; the files are others.
-            record => {
-                let mut record = record?;
-                let bits = if matches!(self.dtype, Blocks::Q8) { 8 } else { 4 };
-                record.model.description =
-                    format!("{} Weights in {bits}-bit blocks.", record.model.description).trim().to_owned();
-                record.write(out)?;
-            }
-        }
+        let bits = if matches!(self.dtype, Blocks::Q8) { 8 } else { 4 };
+        lineage.write(
+            Made {
+                operation: "quantize",
+                settings: json!({ "bits": bits }),
+                name: None,
+                description: &format!("Weights in {bits}-bit blocks."),
+                parameters: (config.total_parameters(), config.active_parameters()),
+            },
+            out,
+        )?;
         eprintln!("wrote {}", out.display());
         Ok(())
     }

@@ -1,14 +1,19 @@
 //! `blackletter surgery`
 
-use super::model;
+use super::{derived, model};
 use crate::{failure::Failure, output};
 use blackletter_model::{
     Checkpoint,
     surgery::{SurgeryError, add_layers, average, copy_companions, extend_context, resize_vocab},
 };
+use blackletter_provenance::Lineage;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Make models from models: averages, longer contexts, more layers, other vocabularies
+///
+/// Where the models have records of what they were made from, the new one has a record too, which names the operation and the
+/// hashes of the models.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Average(Average),
@@ -21,32 +26,59 @@ impl Command {
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Average(args) => args.run(),
-            Self::ExtendContext(args) => operate(&args.model, &args.out, |m, out| {
-                extend_context(m, size(args.context), args.rope_theta, out)
-            }),
+            Self::ExtendContext(args) => {
+                let step = Step {
+                    operation: "extend-context",
+                    settings: json!({ "context": args.context, "rope_theta": args.rope_theta }),
+                    description: "With a longer context.",
+                };
+                operate(&args.model, &args.out, step, |m, out| {
+                    extend_context(m, size(args.context), args.rope_theta, out)
+                })
+            }
             Self::AddLayers(args) => {
-                operate(&args.model, &args.out, |m, out| add_layers(m, size(args.layers), out))
+                let step = Step {
+                    operation: "add-layers",
+                    settings: json!({ "layers": args.layers }),
+                    description: "With more layers.",
+                };
+                operate(&args.model, &args.out, step, |m, out| add_layers(m, size(args.layers), out))
             }
             Self::ResizeVocab(args) => {
-                operate(&args.model, &args.out, |m, out| resize_vocab(m, size(args.tokens), out))
+                let step = Step {
+                    operation: "resize-vocab",
+                    settings: json!({ "tokens": args.tokens }),
+                    description: "With another number of tokens.",
+                };
+                operate(&args.model, &args.out, step, |m, out| resize_vocab(m, size(args.tokens), out))
             }
         }
     }
+}
+
+/// What the record says of an operation.
+struct Step {
+    operation: &'static str,
+    settings: Value,
+    description: &'static str,
 }
 
 fn size(n: u32) -> usize {
     n as usize
 }
 
-/// Opens a model, makes another one of it, and copies tokenizer and settings.
+/// Opens a model, makes another one of it, copies tokenizer and settings, and carries its record on.
 fn operate(
     name: &str,
     out: &Path,
+    step: Step,
     operation: impl FnOnce(&Checkpoint, &Path) -> Result<(), SurgeryError>,
 ) -> Result<(), Failure> {
     let dir = model::directory(name)?;
+    let lineage = Lineage::of(&[&dir], None)?;
     operation(&Checkpoint::open(&dir)?, out)?;
     copy_companions(&dir, out)?;
+    derived::record(lineage, step.operation, step.settings, step.description, out)?;
     output::print(format!("{}\n", out.display()))
 }
 
@@ -70,10 +102,12 @@ impl Average {
     fn run(self) -> Result<(), Failure> {
         let dirs = self.models.iter().map(|name| model::directory(name)).collect::<Result<Vec<_>, _>>()?;
         let models = dirs.iter().map(|dir| Checkpoint::open(dir)).collect::<Result<Vec<_>, _>>()?;
+        let lineage = Lineage::of(&dirs, None)?;
         average(&models, &self.out)?;
         if let Some(first) = dirs.first() {
             copy_companions(first, &self.out)?;
         }
+        derived::record(lineage, "average", Value::Null, "The mean of several models.", &self.out)?;
         output::print(format!("{}\n", self.out.display()))
     }
 }

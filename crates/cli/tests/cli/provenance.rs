@@ -55,6 +55,7 @@ fn trained(dir: &Path) -> TempDir {
         supervised: vec![],
         accepted: vec![],
         documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: 10, consumed: 9 },
+        derivations: vec![],
         files: vec![],
         seal: String::new(),
     }
@@ -112,6 +113,62 @@ fn an_audit_finds_any_changed_byte_and_names_its_file_or_document() {
     assert!(code == 1 && findings.contains("the document usc/3 is not the document"), "{findings}");
     assert!(!findings.contains("usc/4"), "{findings}");
     assert_eq!(audit(false).0, 0, "without the corpus there is nothing to find");
+}
+
+#[test]
+fn models_made_from_a_model_go_on_with_its_record() {
+    let dir = TempDir::new().unwrap();
+    let model = trained(dir.path());
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (folder, corpus) = (model.path().to_str().unwrap(), at("corpus"));
+    let base = ModelRecord::read(model.path()).unwrap();
+    let (mean, longer, deeper, wider, small) =
+        (at("mean"), at("longer"), at("deeper"), at("wider"), at("small"));
+    for (operation, arguments) in [
+        ("average", vec!["surgery", "average", folder, folder, "--out", &mean]),
+        (
+            "extend-context",
+            vec!["surgery", "extend-context", "--model", folder, "--context", "128", "--out", &longer],
+        ),
+        ("add-layers", vec!["surgery", "add-layers", "--model", &longer, "--layers", "1", "--out", &deeper]),
+        (
+            "resize-vocab",
+            vec!["surgery", "resize-vocab", "--model", folder, "--tokens", "300", "--out", &wider],
+        ),
+        ("quantize", vec!["quantize", folder, &small, "--dtype", "q8"]),
+    ] {
+        let ended = run(&arguments);
+        assert!(ended.code == 0 && !ended.stderr.contains("note:"), "{operation}: {}", ended.stderr);
+        let out = if operation == "quantize" {
+            small.as_str()
+        } else {
+            arguments.last().copied().unwrap_or_default()
+        };
+        let record = ModelRecord::read(Path::new(out)).unwrap();
+        let step = record.derivations.last().unwrap();
+        assert_eq!(step.operation, operation);
+        let seal = if operation == "add-layers" {
+            ModelRecord::read(Path::new(&longer)).unwrap().seal
+        } else {
+            base.seal.clone()
+        };
+        assert!(step.inputs.iter().all(|input| input.seal.as_ref() == Some(&seal)), "{step:?}");
+        let ended = run(&["audit", out, "--corpus", &corpus]);
+        let audit: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!((ended.code, &audit["findings"]), (0, &json!([])), "{operation}");
+        let told = audit["derivations"].as_array().unwrap();
+        assert_eq!(told.len(), if operation == "add-layers" { 2 } else { 1 });
+        assert!(told.last().unwrap().as_str().unwrap().starts_with(operation), "{told:?}");
+        flip(&Path::new(out).join("model.safetensors"), 40);
+        assert_eq!(run(&["audit", out]).code, 1);
+        flip(&Path::new(out).join("model.safetensors"), 40);
+    }
+    // One without a record has none to carry on, and says so.
+    let plain = crate::support::model(64);
+    let out = at("plain");
+    let ended = run(&["surgery", "average", folder, plain.path().to_str().unwrap(), "--out", &out]);
+    assert!(ended.code == 0 && ended.stderr.contains("nothing is recorded"), "{}", ended.stderr);
+    assert!(!Path::new(&out).join("provenance.json").exists());
 }
 
 #[test]

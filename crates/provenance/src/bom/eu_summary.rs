@@ -65,6 +65,9 @@ fn general(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
             writeln!(out, "- Model dependencies: none; its weights were made from scratch by this training")?
         }
     }
+    for step in &record.derivations {
+        writeln!(out, "- Change after the training: {}", step.sentence())?;
+    }
     writeln!(out, "- Date of placement on the Union market: {published}\n")?;
     writeln!(out, "### 1.3 Modalities, overall training data size and other characteristics\n")?;
     writeln!(out, "| modality | size | types of content |\n|---|---|---|")?;
@@ -230,6 +233,11 @@ mod tests {
         assert!(eu_summary(&record, &options()).contains("- Model dependencies: none"));
         record.training.recipe = serde_json::json!({ "model": { "from": "nano" } });
         assert!(eu_summary(&record, &options()).contains("- Model dependencies: `nano`"));
+        let generator = crate::Generator { name: "blackletter".into(), version: "0".into() };
+        let (settings, inputs) = (serde_json::Value::Null, vec![]);
+        record.derivations =
+            vec![crate::Derivation { operation: "average".into(), settings, generator, inputs }];
+        assert!(eu_summary(&record, &options()).contains("- Change after the training: average of"));
     }
 
     #[test]

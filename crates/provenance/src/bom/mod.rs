@@ -147,6 +147,7 @@ pub(crate) mod tests {
                 documents: 2,
             }],
             documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: 12, consumed: 12 },
+            derivations: vec![],
             files: vec![file("model.safetensors"), file("tokenizer.json")],
             seal: String::new(),
         };
