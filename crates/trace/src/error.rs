@@ -43,6 +43,16 @@ pub enum TraceError {
         /// Of the corpus that was given.
         corpus: String,
     },
+    /// The index is of something else.
+    #[error(
+        "{folder} holds an index made with another {what}: name another directory for this one, or remove it"
+    )]
+    OtherIndex {
+        /// The index.
+        folder: PathBuf,
+        /// What is another one.
+        what: &'static str,
+    },
     /// Too many tokens for one index.
     #[error("the store has {found} tokens, and an index can hold {limit}: make several stores")]
     TooMany {

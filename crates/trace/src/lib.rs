@@ -1,6 +1,6 @@
 //! Where a text stands in the training data.
 //!
-//! In flow a token store and the corpus that it was made from; [`build`] makes an index of them, a directory that [`Index`]
+//! In flow a token store and the corpus that it was made from; [`build`] makes an index of them ([`of_corpus`] of a corpus alone), a directory that [`Index`]
 //! maps into memory; out flow the longest [`Span`]s of any text that stand in the training data, and the documents that they
 //! are from. Notable choices:
 //!
@@ -13,9 +13,11 @@ mod build;
 mod error;
 mod files;
 mod index;
+mod of_corpus;
 mod search;
 
 pub use build::{Inputs, build};
 pub use error::TraceError;
 pub use index::{DocumentRecord, Index, Manifest};
+pub use of_corpus::of_corpus;
 pub use search::{Found, Match, Span, SpanOptions};

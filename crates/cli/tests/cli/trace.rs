@@ -118,3 +118,38 @@ fn memorization_is_counted_by_length_of_prompt() {
     assert_eq!((lengths, &result["continuations"][0]["samples"]), (vec![8, 16], &json!(5)));
     assert_eq!(result["free"]["texts"], 2);
 }
+
+#[test]
+fn memorization_makes_the_index_of_a_corpus_once() {
+    let dir = TempDir::new().unwrap();
+    let model = model(128);
+    index(dir.path(), model.path());
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (corpus, folder) = (at("corpus"), model.path().to_str().unwrap());
+    let few = ["--prompt-tokens", "8", "--continuation", "8", "--samples", "3", "--texts", "0"];
+    let arguments = [&["eval", "memorization", "--model", folder, "--corpus", &corpus][..], &few].concat();
+    let result = json_of(&arguments);
+    assert_eq!(result["continuations"][0]["samples"], 3);
+    // The same as with an index of the token store, which is made once and holds nothing else.
+    let by_index =
+        json_of(&[&["eval", "memorization", "--model", folder, "--index", &at("index")][..], &few].concat());
+    assert_eq!(result, by_index);
+    let made = dir.path().join("corpus-index");
+    let names = |folder: &Path| {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&made), names(&dir.path().join("index")));
+    let before = fs::metadata(made.join("index.json")).unwrap().modified().unwrap();
+    assert_eq!(json_of(&arguments), result);
+    assert_eq!(fs::metadata(made.join("index.json")).unwrap().modified().unwrap(), before);
+    // Another corpus under the same name has another index.
+    let text = fs::read_to_string(dir.path().join("law.jsonl")).unwrap().replace("lake 3", "pond 3");
+    fs::write(dir.path().join("law.jsonl"), text).unwrap();
+    assert_eq!(run(&["corpus", "ingest", &at("law.jsonl"), "--out", &corpus]).code, 0);
+    let ended = run(&arguments);
+    assert!(ended.code == 1 && ended.stderr.contains("made with another corpus"), "{}", ended.stderr);
+    let ended = run(&["eval", "memorization", "--model", folder]);
+    assert!(ended.code == 2 && ended.stderr.contains("--corpus"), "{}", ended.stderr);
+}

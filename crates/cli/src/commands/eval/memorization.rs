@@ -2,9 +2,14 @@
 
 use super::{ResultOptions, Unit, load, watched};
 use crate::{commands::model::ModelOptions, failure::Failure};
+use blackletter_engine::ModelFiles;
 use blackletter_evals::memorization::{self, MemorizationSettings};
-use blackletter_trace::Index;
-use std::path::PathBuf;
+use blackletter_trace::{Index, of_corpus};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Measure how much of its training data a model repeats
 ///
@@ -13,12 +18,18 @@ use std::path::PathBuf;
 /// named with its licence in the lines that --out writes.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "EXAMPLE:\n  blackletter eval memorization --model ./nano --index index/ --samples 200 --out evals/"
+    group = clap::ArgGroup::new("data").required(true).multiple(true),
+    after_help = "EXAMPLES:\n  blackletter eval memorization --model ./nano --corpus corpus/ --samples 200 --out evals/\n  \
+                  blackletter eval memorization --model ./nano --index index/ --out evals/"
 )]
 pub struct Args {
-    /// The index of the training data, as `blackletter index` writes it.
-    #[arg(long, value_name = "DIR")]
-    index: PathBuf,
+    /// The corpus that the model was trained on; an index of it is made with the model's tokenizer if there is none yet.
+    #[arg(long, value_name = "DIR", group = "data")]
+    corpus: Option<PathBuf>,
+    /// The index of the training data, as `blackletter index` writes it. With --corpus, where its index is or is put [default there:
+    /// beside the corpus, under its name and "-index"].
+    #[arg(long, value_name = "DIR", group = "data")]
+    index: Option<PathBuf>,
     /// Tokens of prompts, a list such as 16,32,64.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = MemorizationSettings::default().prompt_tokens)]
     prompt_tokens: Vec<usize>,
@@ -64,11 +75,51 @@ impl Args {
             seed: self.seed,
             ..MemorizationSettings::default()
         };
-        let index = Index::open(&self.index)?;
+        let index = match (&self.corpus, &self.index) {
+            (Some(corpus), index) => {
+                index_of(corpus, index.clone().unwrap_or_else(|| beside(corpus)), &self.model.files()?)?
+            }
+            (None, Some(index)) => Index::open(index)?,
+            (None, None) => return Err(Failure::usage("name the training data with --corpus or --index")),
+        };
         let (pipeline, subject) = load(&self.model)?;
         let (result, trials) = watched(Unit::Things, |watch| {
             memorization::measure(&pipeline, subject, &index, &settings, watch)
         })??;
         self.result.finish("memorization", &result, &result.to_markdown(), &trials)
     }
+}
+
+/// The directory beside a corpus that its index is put into.
+fn beside(corpus: &Path) -> PathBuf {
+    // `corpus/`, `.` and the like have a name of their own.
+    let whole = corpus.canonicalize().unwrap_or_else(|_| corpus.into());
+    let name = whole.file_name().map_or_else(|| "corpus".into(), |name| name.to_string_lossy().into_owned());
+    whole.with_file_name(format!("{name}-index"))
+}
+
+/// The index of a corpus, made if need be, with a bar that shows how far it is.
+fn index_of(corpus: &Path, out: PathBuf, model: &ModelFiles) -> Result<Index, Failure> {
+    let tokenizer = model
+        .read("tokenizer.json")
+        .ok_or_else(|| Failure::failed("the model has no tokenizer.json, and an index needs one"))?;
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {elapsed}")?;
+    let spinner = ProgressStyle::with_template("{spinner} {msg} {elapsed}")?;
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let index = of_corpus(corpus, &tokenizer, &out, &|step, counts| {
+        bar.set_message(format!("index of the corpus: {step}"));
+        match counts {
+            Some((done, of)) => {
+                bar.set_style(style.clone());
+                bar.set_length(of);
+                bar.set_position(done);
+            }
+            None => bar.set_style(spinner.clone()),
+        }
+    })?;
+    bar.finish_and_clear();
+    eprintln!("note: the index of the corpus is in {}", out.display());
+    Ok(index)
 }
