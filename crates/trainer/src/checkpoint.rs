@@ -252,17 +252,34 @@ pub fn remove_unfinished(folder: &Path) {
     }
 }
 
-/// Removes all checkpoints but the last `keep` and that of step `best`.
+/// Removes all checkpoints before the last `keep` that are whole, but that of step `best`. Damaged ones among the last push none
+/// out.
 ///
 /// # Errors
 /// When the file system refuses.
 pub fn rotate(folder: &Path, keep: usize, best: Option<u64>) -> Result<(), CheckpointError> {
-    for (step, path) in list(folder).into_iter().skip(keep) {
-        if Some(step) != best {
+    let all = list(folder);
+    // Nothing is read where nothing would go.
+    let mut whole = if all.len() > keep { 0 } else { return Ok(()) };
+    for (step, path) in all {
+        if whole < keep {
+            whole += usize::from(is_whole(&path));
+        } else if Some(step) != best {
             fs::remove_dir_all(&path).map_err(refused("remove", &path))?;
         }
     }
     Ok(())
+}
+
+/// Whether the files of a checkpoint have their checksums; nothing of them is kept in memory.
+fn is_whole(path: &Path) -> bool {
+    let Ok(sums) = fs::read_to_string(path.join(CHECKSUMS)) else { return false };
+    [TENSORS, STATE].iter().all(|name| {
+        let mut hasher = blake3::Hasher::new();
+        let hashed = File::open(path.join(name)).and_then(|file| hasher.update_reader(file).map(|_| ()));
+        let line = format!("{}  {name}", hasher.finalize().to_hex());
+        hashed.is_ok() && sums.lines().any(|l| l == line)
+    })
 }
 
 /// Reads the last checkpoint that is whole; `note` is told of those that are not. `None` when there is none at all.
@@ -469,6 +486,30 @@ mod tests {
         remove_unfinished(dir.path());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
         assert!(read_last(&dir.path().join("none"), &mut |_| {}).unwrap().is_none());
+    }
+
+    #[test]
+    fn damaged_checkpoints_push_no_whole_one_out() {
+        let dir = TempDir::new().unwrap();
+        let steps = || list(dir.path()).into_iter().map(|(step, _)| step).collect::<Vec<_>>();
+        for step in 1..=2 {
+            save(dir.path(), step);
+        }
+        for (step, file) in [(3, TENSORS), (4, STATE), (5, CHECKSUMS)] {
+            let path = save(dir.path(), step).join(file);
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[9] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            rotate(dir.path(), 2, None).unwrap();
+        }
+        assert_eq!(steps(), [5, 4, 3, 2, 1]);
+        // As whole ones follow, those before go, the damaged ones with them.
+        save(dir.path(), 6);
+        rotate(dir.path(), 2, None).unwrap();
+        assert_eq!(steps(), [6, 5, 4, 3, 2]);
+        save(dir.path(), 7);
+        rotate(dir.path(), 2, None).unwrap();
+        assert_eq!(steps(), [7, 6]);
     }
 
     #[test]

@@ -41,6 +41,20 @@ pub enum TrainError {
     /// Model and data do not fit.
     #[error("{0}")]
     Mismatch(String),
+    /// A run would go on as another one.
+    #[error(
+        "{key} is {now} now, and the run in {run} was begun with {then}: go on with that, or begin another run (run = …)"
+    )]
+    Changed {
+        /// The run.
+        run: PathBuf,
+        /// The key's path.
+        key: String,
+        /// Its value when the run was begun.
+        then: String,
+        /// Its value now.
+        now: String,
+    },
     /// The directory holds a run.
     #[error("{0} holds a run already: go on with --resume, or name another directory (run = …)")]
     Exists(PathBuf),

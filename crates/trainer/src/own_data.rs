@@ -1,6 +1,6 @@
 //! A token store made from files that a run's configuration names itself: texts and examples.
 
-use crate::{config::RunConfig, error::TrainError, ranks::Ranks, setup};
+use crate::{config::RunConfig, error::TrainError, export::write_json, ranks::Ranks, setup};
 use blackletter_corpus::{
     build::{self, BuildError, Plan},
     recipe::{Licenses, Recipe, RecipeError},
@@ -9,13 +9,17 @@ use blackletter_corpus::{
 };
 use blackletter_dataset::{Inputs, Rights, manifest::SftRecord};
 use blackletter_provenance::Gate;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
 };
 
 /// Name of the folder in a run that corpus and store are in.
 pub const FOLDER: &str = "data";
+/// Name of the file beside them that says what they were made of.
+const NAMED: &str = "named.json";
 /// Share of documents that are held out.
 const HELDOUT: f64 = 0.02;
 /// Dataset of texts that name none.
@@ -50,6 +54,10 @@ pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result
             &mut |_| {},
         )?;
         check_examples(config, &manifest.sft)?;
+        write_json(&folder.join(NAMED), &named(config))?;
+    }
+    if resume && ranks.is_first() {
+        check_named(config, &folder.join(NAMED))?;
     }
     ranks.wait()?;
     if texts.is_empty() {
@@ -59,6 +67,29 @@ pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result
     // The configuration as run names the store; the files it was made of stand in the store's record.
     config.data.texts.clear();
     config.data.examples.clear();
+    Ok(())
+}
+
+/// What the configuration names.
+fn named(config: &RunConfig) -> Value {
+    json!({ "texts": config.data.texts, "examples": config.data.examples, "license": config.data.license })
+}
+
+/// Refuses to go on with other files than the store was made of.
+fn check_named(config: &RunConfig, path: &Path) -> Result<(), TrainError> {
+    let Ok(bytes) = fs::read(path) else { return Ok(()) };
+    let then: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let now = named(config);
+    for key in ["texts", "examples", "license"] {
+        if then[key] != now[key] {
+            return Err(TrainError::Changed {
+                run: config.run.clone(),
+                key: format!("data.{key}"),
+                then: then[key].to_string(),
+                now: now[key].to_string(),
+            });
+        }
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::{
     ranks::Ranks,
     report::{self, Line, Metrics, StepRecord},
     samples::{self, Sample, Sampler},
-    setup::{CHECKPOINTS, CONFIG, LOCK, Plan, Progress, prepare_directory},
+    setup::{CHECKPOINTS, CONFIG, DATASET, LOCK, Plan, Progress, check_resumed, prepare_directory},
     step::GlobalGradient,
 };
 use blackletter_dataset::{Kind, TokenStore};
@@ -160,6 +160,11 @@ impl<'c> Run<'c> {
         let plan = Plan::new(config)?;
         if ranks.is_first() {
             prepare_directory(config, resume)?;
+            if resume {
+                for note in check_resumed(config, &plan.store)? {
+                    observe(Event::Note(&note));
+                }
+            }
         }
         let mut progress = Progress::new(config, &plan)?;
         let Plan { store, stream, model, .. } = plan;
@@ -372,7 +377,12 @@ impl<'c> Run<'c> {
         let run = &self.config.run;
         if let Some(adapter) = self.progress.optimizer.adapter(&self.progress.decoder) {
             let base = &self.config.model.from;
-            adapter.write(&run.join("adapter"), base)?;
+            let folder = run.join("adapter");
+            adapter.write(&folder, base)?;
+            // What the adapter learned from goes with it.
+            let to = folder.join(DATASET);
+            fs::copy(run.join(DATASET), &to)
+                .map_err(TrainError::file("copy the store's manifest to", &to))?;
         }
         let path = self.progress.save(run).map_err(|source| TrainError::Save {
             step,
@@ -417,7 +427,7 @@ fn lock(run: &Path) -> Result<fs::File, TrainError> {
 fn write_inputs(config: &RunConfig, store: &TokenStore, model: &MixtralConfig) -> Result<(), TrainError> {
     let run = &config.run;
     fs::create_dir_all(run).map_err(TrainError::file("make", run))?;
-    let copies = [("tokenizer.json", "tokenizer.json"), ("manifest.json", "dataset.json")];
+    let copies = [("tokenizer.json", "tokenizer.json"), ("manifest.json", DATASET)];
     for (from, to) in copies {
         let (from, to) = (store.folder().join(from), run.join(to));
         fs::copy(&from, &to).map_err(TrainError::file("copy the store's files to", &to))?;

@@ -2,7 +2,7 @@
 
 use crate::{
     checkpoint::{self, Stored},
-    config::RunConfig,
+    config::{Change, RunConfig, changes},
     error::TrainError,
     optimizer::{Moments, Optimizer, Pair, Slot},
     own_data,
@@ -13,6 +13,8 @@ use blackletter_model::{
     Checkpoint, MixtralConfig,
     decoder::{Decoder, Parameter, Place, Tensor},
 };
+use blackletter_provenance::hash;
+use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -20,6 +22,8 @@ use std::{
 
 /// Name of the configuration in a run.
 pub const CONFIG: &str = "config.toml";
+/// Name of the store's manifest in a run.
+pub const DATASET: &str = "dataset.json";
 /// Name of the file that a process which trains holds locked.
 pub const LOCK: &str = ".lock";
 /// Name of the folder of checkpoints in a run.
@@ -98,6 +102,47 @@ pub fn geometry(name: &str) -> Result<MixtralConfig, TrainError> {
             MixtralConfig::GEOMETRIES.join(", ")
         ))),
     }
+}
+
+/// Refuses to go on with a run as another one: from other data, or into another model. Gives what else has changed, in sentences.
+///
+/// # Errors
+/// Names the first key that is not what it was, with both values.
+pub fn check_resumed(config: &RunConfig, store: &TokenStore) -> Result<Vec<String>, TrainError> {
+    let path = config.run.join(CONFIG);
+    let text = fs::read_to_string(&path).map_err(TrainError::file("read", &path))?;
+    let changes = changes(&path.display().to_string(), &text, config)?;
+    if let Some(Change { key, then, now }) = changes.refused.into_iter().next() {
+        return Err(TrainError::Changed { run: config.run.clone(), key, then, now });
+    }
+    // The store's own record, which the run has kept: the same store may lie elsewhere by now.
+    let (kept, own) = (config.run.join(DATASET), store.folder().join("manifest.json"));
+    if let Ok(kept) = fs::read(&kept) {
+        let own = fs::read(&own).map_err(TrainError::file("read", &own))?;
+        let (then, now) = (contents(&kept), contents(&own));
+        if then != now {
+            return Err(TrainError::Changed {
+                run: config.run.clone(),
+                key: "data.store".into(),
+                then: format!("a store of other contents (BLAKE3 {then})"),
+                now: format!("{:?} (BLAKE3 {now})", config.data.store.display().to_string()),
+            });
+        }
+    }
+    let note =
+        |Change { key, then, now }| format!("{key} is {now} from now on; the run was begun with {then}");
+    Ok(changes.noted.into_iter().map(note).collect())
+}
+
+/// BLAKE3 over what of a store's manifest says what is in it: corpus, tokenizer, and the hashes of its files.
+fn contents(manifest: &[u8]) -> String {
+    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let places = ["/corpus/root", "/tokenizer/blake3", "/train/shards", "/heldout/shards", "/sft/shards"];
+    let parts: Vec<String> = places
+        .iter()
+        .map(|place| manifest.pointer(place).map(Value::to_string).unwrap_or_default())
+        .collect();
+    hash::hex(parts.join("\n").as_bytes())
 }
 
 /// All that changes as a run goes on.

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 /// Train a model
 ///
 /// The run is described by a TOML file; `--print-config` prints one that is complete, with every key's default and meaning.
-/// It writes into the run's directory: the configuration as run, metrics.jsonl, TensorBoard events, curves.svg,
-/// samples.jsonl, checkpoints. Ctrl-C or SIGTERM saves and ends it; a run that was ended or killed goes on with `--resume`,
+/// It writes into the run's directory: the configuration as run, metrics.jsonl, TensorBoard events, curves.svg
+/// and curves.png, samples.jsonl, checkpoints. Ctrl-C or SIGTERM saves and ends it; a run that was ended or killed goes on with `--resume`,
 /// to the same losses.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -82,6 +82,7 @@ impl Args {
         match prepare_own_data(&mut config, self.resume, watch) {
             Ok(()) => {}
             Err(TrainError::Texts(e)) if e.is_stop() => return Err(Failure::Interrupted),
+            Err(e @ TrainError::Changed { .. }) => return Err(Failure::usage(e)),
             Err(e) => return Err(e.into()),
         }
         let mut view = View::new();
@@ -103,6 +104,7 @@ impl Args {
                 Err(Failure::Interrupted)
             }
             Err(TrainError::Config(e)) => Err(refused(e)),
+            Err(e @ TrainError::Changed { .. }) => Err(Failure::usage(e)),
             Err(e) => Err(e.into()),
         }
     }

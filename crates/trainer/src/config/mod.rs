@@ -1,11 +1,13 @@
 //! What a run is to do: a TOML file, checked as a whole before anything is written.
 
+mod changes;
 mod check;
 mod overlay;
 
 use blackletter_dataset::StreamConfig;
 use blackletter_kernels::Arithmetic;
 use blackletter_model::decoder::{Compute, Place};
+pub use changes::{Change, Changes, changes};
 pub use overlay::ConfigError;
 use serde::{Deserialize, Serialize};
 use std::{

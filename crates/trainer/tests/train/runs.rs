@@ -128,6 +128,15 @@ fn an_adapter_that_was_trained_gives_what_the_run_gave_and_so_does_the_merged_mo
         let found = scores(files);
         assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5));
     }
+    // It says what it was trained on, by which it knows its model again, and what from.
+    let whole = Checkpoint::open(&dir.path().join("whole")).unwrap();
+    let message =
+        surgery::merge(whole, &read, Dtype::F32, &dir.path().join("twice")).unwrap_err().to_string();
+    assert!(message.contains("trained on another model"), "{message}");
+    assert_eq!(
+        fs::read(config.run.join("adapter/dataset.json")).unwrap(),
+        fs::read(dir.path().join("store/manifest.json")).unwrap()
+    );
     let plain = scores(&ModelFiles::Directory(base));
     assert!(plain.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-2));
 }
@@ -166,6 +175,11 @@ fn a_model_is_trained_further_on_files_of_ones_own() {
         // What another run learns from is not written over.
         assert!(matches!(open(name, more), Err(TrainError::Exists(_))), "{name}");
     }
+    // A run goes on with the files that it was begun with.
+    let at = format!("run={}", dir.path().join("both").display());
+    let mut other = config(dir.path(), &[&none[..], &[&at, &example, "data.license=CC0-1.0"]].concat());
+    let message = prepare_own_data(&mut other, true, Watch::SILENT).unwrap_err().to_string();
+    assert!(message.contains("data.texts is [] now"), "{message}");
     // Texts that state no licence are refused, in words that say what to do.
     let message = open("refused", &[&text, "stream.sft_weight=0"]).unwrap_err().to_string();
     assert!(message.contains("data.license") && message.contains("6 were refused"), "{message}");
@@ -308,6 +322,42 @@ fn a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before() {
     assert!(notes[0].contains("step-00000009") && notes[0].contains("step-00000008"), "{notes:?}");
     let all = metrics(&config.run);
     assert_eq!(all[..expected.len()], expected);
+}
+
+#[test]
+fn a_run_goes_on_from_its_own_data_alone_wherever_they_lie() {
+    let dir = folder();
+    let at = |name: &str| dir.path().join(name);
+    run(&config(dir.path(), &[]), false, 2).0.unwrap();
+    let before = fs::read_to_string(at("run/config.toml")).unwrap();
+    for (setting, parts) in [
+        ("stream.context=32", ["stream.context is 32 now", "begun with 64"]),
+        ("stream.weights.usc=2", ["stream.weights.usc is 2.0 now", "begun with none"]),
+        ("model.seed=7", ["model.seed is 7 now", "begun with 1"]),
+    ] {
+        let message = run(&config(dir.path(), &[setting]), true, 1).0.unwrap_err().to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{setting}: {message}");
+        assert_eq!(fs::read_to_string(at("run/config.toml")).unwrap(), before);
+    }
+    // A store that was made anew in the same place, from something else.
+    let path = at("store/manifest.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    let root = TokenStore::open(&at("store")).unwrap().manifest().corpus.root.clone();
+    fs::write(&path, manifest.replace(&root, &root.chars().rev().collect::<String>())).unwrap();
+    let message = run(&config(dir.path(), &[]), true, 1).0.unwrap_err().to_string();
+    assert!(message.contains("data.store is") && message.contains("other contents"), "{message}");
+    // Made by another version of the program, it is the same.
+    let generator = format!("\"generator\": \"{}\"", env!("CARGO_PKG_VERSION"));
+    fs::write(&path, manifest.replace(&generator, "\"generator\": \"0\"")).unwrap();
+    fs::rename(at("store"), at("moved")).unwrap();
+    let moved = format!("data.store={}", at("moved").display());
+    let free = [&moved, "threads=1", "checkpoints.keep=5", "evaluation.every=0", "samples.every=0"];
+    let (outcome, notes) = run(&config(dir.path(), &free), true, 1);
+    assert_eq!((outcome.unwrap(), notes), (Outcome::Stopped, vec![]));
+    let (outcome, notes) = run(&config(dir.path(), &[&moved, "schedule.steps=14"]), true, u64::MAX);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    assert_eq!(notes, ["schedule.steps is 14 from now on; the run was begun with 12"]);
+    assert!(at("run/checkpoints/step-00000014").is_dir() && at("run/curves.png").is_file());
 }
 
 #[test]
