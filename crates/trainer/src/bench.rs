@@ -9,7 +9,10 @@ use crate::{
 use blackletter_kernels::{Isa, Pool, gemm_rate};
 use blackletter_model::{
     MixtralConfig,
-    decoder::{Batch, BatchError, BlockTime, Decoder, Device, LossOptions, take_profile, use_threads},
+    decoder::{
+        Batch, BatchError, BlockTime, Decoder, DeviceError, LossOptions, Place, product_rate, take_profile,
+        use_threads,
+    },
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -35,6 +38,8 @@ pub struct BenchOptions {
     pub optimizer: OptimizerKind,
     /// Arithmetic of matrix products.
     pub dtype: DtypeKind,
+    /// Where tensors are.
+    pub device: Place,
     /// Tells where the time goes.
     pub profile: bool,
 }
@@ -68,7 +73,9 @@ pub struct BenchReport {
     pub seq: usize,
     /// Arithmetic of products.
     pub dtype: DtypeKind,
-    /// Instruction set.
+    /// Where tensors were.
+    pub device: Place,
+    /// Instruction set, on a processor.
     pub simd: String,
     /// Threads.
     pub threads: usize,
@@ -76,7 +83,7 @@ pub struct BenchReport {
     pub tokens_per_s: f64,
     /// Floating-point operations of the products per second, as a share of `gemm_gflops`.
     pub mfu: f64,
-    /// Multiply-add rate of this machine, measured in the same run, 10⁹ operations per second.
+    /// Rate of products on the device, measured in the same run, 10⁹ operations per second.
     pub gemm_gflops: f64,
     /// Most memory that the process held during the steps.
     pub peak_memory_bytes: u64,
@@ -93,15 +100,29 @@ pub struct BenchReport {
     pub profile: Option<Vec<BlockShare>>,
 }
 
+/// A measurement cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The lengths make no batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
 /// Trains a model of random weights on random tokens.
 ///
 /// # Errors
-/// When the lengths make no batch.
-pub fn bench(config: &MixtralConfig, options: &BenchOptions) -> Result<BenchReport, BatchError> {
-    let BenchOptions { batch, seq, steps, threads, recompute, seed, optimizer, dtype, profile } = *options;
+/// When the lengths make no batch, or the device cannot be used.
+pub fn bench(config: &MixtralConfig, options: &BenchOptions) -> Result<BenchReport, BenchError> {
+    let BenchOptions { batch, seq, steps, threads, recompute, seed, optimizer, dtype, device, profile } =
+        *options;
+    let place = device;
+    let device = place.open()?;
     let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     use_threads(threads);
-    let mut decoder = Decoder::random(config, seed, 0.02, &Device::flex().autodiff());
+    let mut decoder = Decoder::random(config, seed, 0.02, &device.clone().autodiff());
     let rule = OptimizerConfig {
         name: optimizer,
         beta1: 0.9,
@@ -137,13 +158,17 @@ pub fn bench(config: &MixtralConfig, options: &BenchOptions) -> Result<BenchRepo
     let peak_memory_bytes = peak_memory();
     let times = take_profile();
     let isa = Isa::from_env().unwrap_or_else(|_| Isa::best());
-    let rate = gemm_rate(&Pool::new(threads), isa, dtype.arithmetic(), 5);
+    let rate = match place {
+        Place::Cpu => gemm_rate(&Pool::new(threads), isa, dtype.arithmetic(), 5),
+        Place::Wgpu | Place::Cuda => product_rate(&device).unwrap_or(f64::NAN),
+    };
     let tokens_per_s = (batch * seq) as f64 / median(&step_s);
     Ok(BenchReport {
         parameters: config.total_parameters(),
         batch,
         seq,
         dtype,
+        device: place,
         simd: isa.to_string(),
         threads,
         tokens_per_s,

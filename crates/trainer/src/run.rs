@@ -18,7 +18,7 @@ use blackletter_dataset::{Kind, TokenStore};
 use blackletter_kernels::{Isa, Pool, gemm_rate};
 use blackletter_model::{
     MixtralConfig,
-    decoder::{Decoder, LossOptions, Place, use_threads},
+    decoder::{Decoder, LossOptions, Place, product_rate, use_threads},
 };
 use std::{
     fs,
@@ -201,7 +201,7 @@ impl<'c> Run<'c> {
             z_coefficient: config.loss.z_loss,
             ..LossOptions::of(&model)
         };
-        let rate = machine_rate(config);
+        let rate = machine_rate(config)?;
         observe(Event::Started {
             run: &config.run,
             parameters: model.total_parameters(),
@@ -438,15 +438,15 @@ fn write_inputs(config: &RunConfig, store: &TokenStore, model: &MixtralConfig) -
     fs::write(&path, config.to_toml()).map_err(TrainError::file("write", &path))
 }
 
-/// Multiply-adds of the processor per second, measured, for a run on it.
-fn machine_rate(config: &RunConfig) -> Option<f64> {
+/// Floating-point operations per second that products reach on the run's device, measured.
+fn machine_rate(config: &RunConfig) -> Result<Option<f64>, TrainError> {
     if config.device != Place::Cpu {
-        return None;
+        return Ok(product_rate(&config.device.open()?));
     }
     let threads = match config.threads {
         0 => thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
     let isa = Isa::from_env().unwrap_or_else(|_| Isa::best());
-    Some(gemm_rate(&Pool::new(threads), isa, config.dtype.arithmetic(), 5))
+    Ok(Some(gemm_rate(&Pool::new(threads), isa, config.dtype.arithmetic(), 5)))
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{failure::Failure, output};
 use blackletter_engine::{Engine, LoadOptions, MeasureOptions, ModelFiles, measure, measure_constraints};
-use blackletter_model::{Dtype, MixtralConfig, random_checkpoint};
+use blackletter_model::{Dtype, MixtralConfig, decoder::Place, random_checkpoint};
 use blackletter_trainer::{
     bench::{BenchOptions, bench},
     config::{DtypeKind, OptimizerKind},
@@ -176,6 +176,9 @@ pub struct Train {
     /// Arithmetic of matrix products; bf16 keeps weights and sums in f32.
     #[arg(long, value_enum, value_name = "DTYPE", default_value_t = Arithmetic::F32)]
     dtype: Arithmetic,
+    /// Where to compute; `wgpu` and `cuda` in builds with the feature of that name, in f32.
+    #[arg(long, value_enum, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    device: Device,
     /// Tell where the time goes: seconds and share of the multiply-add rate of each kind of block.
     #[arg(long)]
     profile: bool,
@@ -199,6 +202,17 @@ enum Arithmetic {
     Bf16,
 }
 
+/// [`Place`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Device {
+    /// This machine's processor
+    Cpu,
+    /// A GPU by Vulkan, Metal or DirectX
+    Wgpu,
+    /// An NVIDIA card by CUDA
+    Cuda,
+}
+
 /// [`OptimizerKind`] on the command line.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Optimizer {
@@ -215,6 +229,9 @@ impl Train {
             config.vocab_size = vocab as usize;
             config.validate()?;
         }
+        if !matches!((self.device, self.dtype), (Device::Cpu, _) | (_, Arithmetic::F32)) {
+            return Err(Failure::usage("--dtype bf16 is for --device cpu: a GPU computes in f32"));
+        }
         let options = BenchOptions {
             batch: self.batch as usize,
             seq: self.seq as usize,
@@ -229,6 +246,11 @@ impl Train {
             dtype: match self.dtype {
                 Arithmetic::F32 => DtypeKind::F32,
                 Arithmetic::Bf16 => DtypeKind::Bf16,
+            },
+            device: match self.device {
+                Device::Cpu => Place::Cpu,
+                Device::Wgpu => Place::Wgpu,
+                Device::Cuda => Place::Cuda,
             },
             profile: self.profile,
         };

@@ -27,7 +27,7 @@ pub use batch::{Batch, BatchError, IGNORED};
 pub use blackletter_kernels::train::{AdamW, Compute, Muon};
 pub use burn::tensor::{Device, Gradients, Tensor, TensorData};
 pub use cpu::use_threads;
-pub use device::{DeviceError, Place};
+pub use device::{DeviceError, Place, product_rate};
 pub use network::{Bodies, Decoder, Loss, LossOptions};
 pub use ops::DecoderOps;
 pub use optimizer::{adamw, add_gradients, muon, sum_of_squares};

@@ -10,7 +10,7 @@ use super::{
 use crate::MixtralConfig;
 use blackletter_kernels::{
     RopeTable,
-    train::{AttentionGeometry, Compute, HeadOptions, assign},
+    train::{Assignment, AttentionGeometry, Compute, HeadOptions, assign},
 };
 use burn::{
     backend::Dispatch,
@@ -114,7 +114,7 @@ impl Decoder {
 
     /// The loss of a batch.
     pub fn loss(&self, batch: &Batch, options: &LossOptions) -> Loss {
-        let (x, probabilities, counts) = self.hidden(batch, options.recompute, options.compute);
+        let (x, probabilities, assignments) = self.hidden(batch, options.recompute, options.compute);
         let scale = options.scale.unwrap_or(1.0 / batch.targets().max(1) as f32);
         let block = HeadBlock {
             targets: Arc::clone(&batch.targets),
@@ -128,7 +128,7 @@ impl Decoder {
             }
             Bodies::Plain => plain::head_loss(x, head, &block),
         };
-        let aux = self.balance(batch, probabilities, counts);
+        let aux = self.balance(batch, probabilities, &assignments);
         let [cross_entropy, z_loss] = [1, 2].map(|i| scalar(parts.clone().slice(i..i + 1)));
         let aux_loss = scalar(aux.clone());
         let total = parts.slice(0..1) + aux.mul_scalar(options.aux_coefficient);
@@ -142,13 +142,21 @@ impl Decoder {
         x.matmul(head.transpose())
     }
 
-    /// The output of the last normalisation, the routers' probabilities of all layers, and the tokens sent to each expert.
+    /// The tokens that each expert of each layer is sent: `[layers][experts]`.
+    pub fn routing(&self, batch: &Batch) -> Vec<Vec<Vec<u32>>> {
+        let (_, _, assignments) = self.hidden(batch, false, Compute::F32);
+        let tokens = |a: &Assignment, e| a.tokens.get(a.range(e)).unwrap_or_default().to_vec();
+        let experts = self.config.num_local_experts;
+        assignments.iter().map(|a| (0..experts).map(|e| tokens(a, e)).collect()).collect()
+    }
+
+    /// The output of the last normalisation, the routers' probabilities of all layers, and what they chose.
     fn hidden(
         &self,
         batch: &Batch,
         recompute: bool,
         compute: Compute,
-    ) -> (Tensor<2>, Vec<Tensor<2>>, Vec<f64>) {
+    ) -> (Tensor<2>, Vec<Tensor<2>>, Vec<Arc<Assignment>>) {
         let config = &self.config;
         let epsilon = config.rms_norm_eps as f32;
         let positions = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
@@ -178,7 +186,7 @@ impl Decoder {
             plain::embed(self.embedding.clone(), &batch.ids, padding)
         };
         let mut all = Vec::with_capacity(self.layers.len());
-        let mut counts = vec![0.0f64; experts];
+        let mut assignments = Vec::with_capacity(self.layers.len());
         let plain_inputs = (!fused).then(|| plain::Inputs::new(&attention, &self.device()));
         for layer in self.layers.iter().cloned() {
             let DecoderLayer { attention_norm, query, key, value, output, expert_norm, router, w1, w2, w3 } =
@@ -208,12 +216,7 @@ impl Decoder {
                 plain::router(x.clone(), expert_norm.clone(), router, epsilon)
             };
             let assignment = Arc::new(assign(&floats(probabilities.clone()), experts, top_k));
-            for (e, count) in counts.iter_mut().enumerate() {
-                let tokens = assignment.tokens.get(assignment.range(e)).unwrap_or_default();
-                let seen =
-                    tokens.iter().filter(|&&t| batch.segments.get(t as usize).is_some_and(|&s| s != 0));
-                *count += seen.count() as f64;
-            }
+            assignments.push(Arc::clone(&assignment));
             let block = ExpertBlock { experts, epsilon, assignment, recompute, compute };
             x = if fused {
                 Tensor::from_dispatch(Dispatch::expert_block(
@@ -236,18 +239,28 @@ impl Decoder {
         } else {
             plain::rms_norm(x, self.final_norm.clone(), epsilon)
         };
-        (x, all, counts)
+        (x, all, assignments)
     }
 
     /// `E · Σ f P` over the experts, with `f` the share of tokens sent to one and `P` its mean probability, both over all
     /// layers and all tokens that are not padding (Fedus et al. 2021, pooled as `transformers` does).
-    fn balance(&self, batch: &Batch, probabilities: Vec<Tensor<2>>, counts: Vec<f64>) -> Tensor<1> {
+    fn balance(
+        &self,
+        batch: &Batch,
+        probabilities: Vec<Tensor<2>>,
+        assignments: &[Arc<Assignment>],
+    ) -> Tensor<1> {
         let device = self.device();
         let mask: Vec<f32> = batch.segments.iter().map(|&s| f32::from(u8::from(s != 0))).collect();
         let rows = mask.iter().map(|&m| f64::from(m)).sum::<f64>() * self.layers.len() as f64;
-        let experts = counts.len();
+        let experts = self.config.num_local_experts;
         let scale = experts as f64 / (rows.max(1.0) * rows.max(1.0));
-        let shares: Vec<f32> = counts.iter().map(|count| (count * scale) as f32).collect();
+        let count = |a: &Assignment, e| {
+            let tokens = a.tokens.get(a.range(e)).unwrap_or_default();
+            tokens.iter().filter(|&&t| batch.segments.get(t as usize).is_some_and(|&s| s != 0)).count()
+        };
+        let counts = (0..experts).map(|e| assignments.iter().map(|a| count(a, e)).sum::<usize>());
+        let shares: Vec<f32> = counts.map(|count| (count as f64 * scale) as f32).collect();
         let mask = Tensor::<2>::from_data(TensorData::new(mask, [batch.tokens(), 1]), &device);
         let shares = Tensor::<2>::from_data(TensorData::new(shares, [1, experts]), &device);
         let sums = probabilities.into_iter().map(|p| (p * mask.clone()).sum_dim(0));

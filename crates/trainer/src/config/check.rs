@@ -69,8 +69,11 @@ impl RunConfig {
 
     fn check_device(&self) -> Result<(), ConfigError> {
         if !self.device.is_built() {
-            let allowed = "\"cpu\": this program was built without a GPU (cargo build --features wgpu)";
-            return Err(refused("device", "\"wgpu\"", allowed));
+            let device = self.device;
+            let allowed = format!(
+                "a device that is in this program, which was built without --features {device}: \"cpu\""
+            );
+            return Err(refused("device", format!("\"{device}\""), allowed));
         }
         if self.device != Place::Cpu && self.dtype == DtypeKind::Bf16 {
             return Err(refused(
