@@ -19,5 +19,5 @@ mod search;
 pub use build::{Inputs, build};
 pub use error::TraceError;
 pub use index::{DocumentRecord, Index, Manifest};
-pub use of_corpus::of_corpus;
+pub use of_corpus::{Progress, of_corpus};
 pub use search::{Found, Match, Span, SpanOptions};

@@ -10,8 +10,11 @@ const STORE: &str = "store";
 /// The folder that the tokenizer is put into meanwhile.
 const TOKENIZER: &str = "tokenizer";
 
+/// Hears what is done, and bytes done of all where they are counted.
+pub type Progress<'p> = dyn Fn(&str, Option<(u64, u64)>) + 'p;
+
 /// Opens the index of `corpus` in the folder `out`, with `tokenizer` (the text of a `tokenizer.json`); makes it if there is none
-/// there. `progress` hears what is done, and bytes done of all where they are counted.
+/// there.
 ///
 /// # Errors
 /// When `out` holds an index of another corpus or tokenizer, or something else; or the corpus cannot be read or the index not
@@ -20,7 +23,7 @@ pub fn of_corpus(
     corpus: &Path,
     tokenizer: &str,
     out: &Path,
-    progress: &dyn Fn(&str, Option<(u64, u64)>),
+    progress: &Progress<'_>,
 ) -> Result<Index, TraceError> {
     let record = blackletter_corpus::audit::record(corpus)?;
     if out.join(FILE_NAME).is_file() {

@@ -197,7 +197,7 @@ fn a_corpus_goes_out_in_the_layout_of_kl3m_data_and_comes_back_the_same() {
     fs::remove_dir_all(Path::new(fetched).join("documents")).unwrap();
     let back = json_of(&["corpus", "ingest", fetched, "--out", again]);
     assert_eq!(back["documents"], train, "{representations:?}");
-    let report: serde_json::Value =
+    let report: Value =
         serde_json::from_slice(&fs::read(Path::new(again).join("report.json")).unwrap()).unwrap();
     assert_eq!(report["steps"][0]["dropped"]["held out"].as_u64().unwrap_or(0), 50 - train);
     let text =
@@ -215,7 +215,8 @@ fn a_corpus_goes_out_in_the_layout_of_kl3m_data_and_comes_back_the_same() {
     assert_eq!((untold.code, untold.stderr.contains("--tokenizer")), (1, true), "{}", untold.stderr);
     let back = json_of(&[&ingest[..], &["--tokenizer", tokenizer]].concat());
     assert_eq!((back["documents"].as_u64(), text(corpus)), (Some(train), text(read)));
-    let bucket = run(&["corpus", "ingest", "s3://bucket/x", "--endpoint", "http://127.0.0.1:1", "--out", read]);
+    let bucket =
+        run(&["corpus", "ingest", "s3://bucket/x", "--endpoint", "http://127.0.0.1:1", "--out", read]);
     assert_eq!(bucket.code, 1);
     assert!(bucket.stderr.contains("s3://bucket"), "{}", bucket.stderr);
     let bare = run(&["corpus", "export", corpus, "--layout", "hub", "--to", hub]);

@@ -204,13 +204,16 @@ impl SourceError {
     }
 }
 
+/// Opens the tokenizer in a directory; what is wrong with it otherwise.
+pub type OpenTokenizer<'m> = dyn Fn(&Path) -> Result<Decoder, String> + 'm;
+
 /// What sources may need from outside: buckets, and tokenizers of token ids.
 #[derive(Clone, Copy, Default)]
 pub struct Means<'m> {
     /// How buckets are read; not at all where there is none.
     pub buckets: Option<&'m Buckets<'m>>,
-    /// Opens the tokenizer in a directory; what is wrong with it otherwise.
-    pub tokenizer: Option<&'m dyn Fn(&Path) -> Result<Decoder, String>>,
+    /// How tokenizers are opened; not at all where there is none.
+    pub tokenizer: Option<&'m OpenTokenizer<'m>>,
 }
 
 impl Means<'_> {
