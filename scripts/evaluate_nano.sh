@@ -3,7 +3,8 @@
 #
 #     scripts/evaluate_nano.sh [WORK]    # where scripts/make_nano.sh has worked, default target/nano
 #
-# Needs the validation documents at ../shared/corpus/validation; legal-small, at ../shared/reference, is measured beside it where it lies.
+# Needs the validation documents at ../shared/corpus/validation; legal-small, at ../shared/reference, is measured beside it where it lies,
+# and so is the same run without examples, where scripts/make_nano.sh --without-examples has made it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=${1:-target/nano}
@@ -29,7 +30,15 @@ run memorization --index "$work/index"
 if [ -d ../shared/reference/legal-small ]; then
     "$blackletter" eval perplexity "${parts[@]}" "${limits[@]}" --model ../shared/reference/legal-small --out "$evals/legal-small" > /dev/null
 fi
+if [ -d "$work/without-examples" ]; then
+    plain=$work/nano-without-examples
+    "$blackletter" export --run "$work/without-examples" --out "$plain" --dtype bf16 --name nano-without-examples --license CC-BY-4.0
+    "$blackletter" eval perplexity "${parts[@]}" "${limits[@]}" --model "$plain" --out "$evals/nano-without-examples" > /dev/null
+    "$blackletter" eval sft "$work/validation.jsonl" --limit 100 --model "$plain" --out "$evals/nano-without-examples" > /dev/null
+fi
 beside=()
-[ -d "$evals/legal-small" ] && beside=("$evals/legal-small")
+for other in nano-without-examples legal-small; do
+    [ -d "$evals/$other" ] && beside+=("$evals/$other")
+done
 "$blackletter" report --model models/nano --name models/nano --evals "$evals/nano" "${beside[@]}" --out "$work/report" \
     --introduction models/nano/introduction.md --update-card
