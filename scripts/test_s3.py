@@ -39,7 +39,11 @@ def main() -> int:
             "BLACKLETTER_TEST_S3": endpoint,
             "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1",
         }
-        command = ["cargo", "test", "--release", "-p", "blackletter-corpus", "--features", "s3", "--test", "s3"]
+        # With the program's features, so that nothing is compiled anew that `cargo build -p blackletter --features s3` has made.
+        command = [
+            "cargo", "test", "--release", "-p", "blackletter", "-p", "blackletter-corpus",
+            "--features", "blackletter/s3,blackletter-corpus/s3", "--test", "s3",
+        ]
         return subprocess.run(command, env=environment).returncode
     finally:
         server.terminate()
