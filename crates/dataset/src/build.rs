@@ -73,7 +73,7 @@ pub struct Rights {
 
 impl Rights {
     /// The licence that an example is used under; why it is refused otherwise.
-    fn judge(&self, example: &Example, corpus: &HashSet<(String, String)>) -> Result<Right, Refusal> {
+    fn judge(&self, example: &Example, passed: &Passed<'_>) -> Result<Right, Refusal> {
         let (license, basis) = match &example.license {
             // A basis goes with its licence.
             Some(license) => (Some(license.as_str()), example.license_basis.as_deref()),
@@ -81,9 +81,10 @@ impl Rights {
                 (self.license.as_deref(), example.license_basis.as_deref().or(self.license_basis.as_deref()))
             }
         };
-        if let (Some(_), Some(dataset), Some(license)) =
+        if let (Some(document), Some(dataset), Some(license)) =
             (&example.document, &example.dataset, &example.license)
-            && corpus.contains(&(dataset.clone(), license.clone()))
+            && passed.trained.contains(document)
+            && passed.licensed.contains(&(dataset.clone(), license.clone()))
         {
             return Ok(Right { license: license.clone(), basis: None, accepted: Vec::new() });
         }
@@ -152,12 +153,13 @@ impl Corpus {
         Ok(Self { folder: folder.into(), reference, text_bytes, shards, licensed })
     }
 
-    fn heldout_ids(&self) -> Result<HashSet<String>, DatasetError> {
-        let mut held = HashSet::new();
-        for shard in self.shards.iter().filter(|shard| is_heldout(&shard.part)) {
-            held.extend(ShardReader::ids(&self.folder.join(&shard.path))?);
+    /// The ids of the documents that must not be trained on, or of all others.
+    fn ids(&self, heldout: bool) -> Result<HashSet<String>, DatasetError> {
+        let mut ids = HashSet::new();
+        for shard in self.shards.iter().filter(|shard| is_heldout(&shard.part) == heldout) {
+            ids.extend(ShardReader::ids(&self.folder.join(&shard.path))?);
         }
-        Ok(held)
+        Ok(ids)
     }
 }
 
@@ -188,9 +190,9 @@ pub fn build(
     let width = if vocabulary <= 1 << 16 { Width::U16 } else { Width::U32 };
     write_whole(&out.join(TOKENIZER), &json)?;
     let [train, heldout] = documents(&corpus, out, &tokenizer, width, progress)?;
-    // Only names of documents that must not be trained on are needed, to refuse examples from them.
-    let held = if inputs.sft.is_empty() { HashSet::new() } else { corpus.heldout_ids()? };
-    let passed = Passed { held, licensed: &corpus.licensed };
+    // Names of documents are needed to refuse examples from those that must not be trained on, and to know the others.
+    let ids = |heldout| if inputs.sft.is_empty() { Ok(HashSet::new()) } else { corpus.ids(heldout) };
+    let passed = Passed { held: ids(true)?, trained: ids(false)?, licensed: &corpus.licensed };
     let sft = examples(inputs, out, &passed, &tokenizer, special, width, progress)?;
     let mut names: [BTreeSet<String>; 2] = Default::default();
     let origins = train.origins.iter().chain(&heldout.origins).map(|o| (&o.dataset, &o.license));
@@ -355,6 +357,8 @@ fn is_heldout(part: &str) -> bool {
 struct Passed<'c> {
     /// Documents that must not be trained on.
     held: HashSet<String>,
+    /// All others.
+    trained: HashSet<String>,
     /// Datasets and licences that its gate let pass.
     licensed: &'c HashSet<(String, String)>,
 }
@@ -393,7 +397,7 @@ fn examples(
                 if example.document.as_ref().is_some_and(|id| passed.held.contains(id)) {
                     return Err("its document is held out".into());
                 }
-                let right = inputs.rights.judge(&example, passed.licensed);
+                let right = inputs.rights.judge(&example, passed);
                 let right = right.map_err(|refusal| format!("{REFUSED}{refusal}"))?;
                 let encoded =
                     template::encode(tokenizer, special, &example.messages).map_err(|e| e.to_string())?;

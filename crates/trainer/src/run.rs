@@ -14,6 +14,7 @@ use crate::{
     setup::{CHECKPOINTS, CONFIG, DATASET, LOCK, Plan, Progress, check_resumed, prepare_directory},
     step::GlobalGradient,
 };
+use blackletter_corpus::shards::write_whole;
 use blackletter_dataset::{Kind, TokenStore};
 use blackletter_kernels::{Isa, Pool, gemm_rate};
 use blackletter_model::{
@@ -21,7 +22,7 @@ use blackletter_model::{
     decoder::{Decoder, LossOptions, Place, product_rate, use_threads},
 };
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -430,12 +431,18 @@ fn write_inputs(config: &RunConfig, store: &TokenStore, model: &MixtralConfig) -
     let copies = [("tokenizer.json", "tokenizer.json"), ("manifest.json", DATASET)];
     for (from, to) in copies {
         let (from, to) = (store.folder().join(from), run.join(to));
-        fs::copy(&from, &to).map_err(TrainError::file("copy the store's files to", &to))?;
+        let bytes = fs::read(&from).map_err(TrainError::file("read", &from))?;
+        whole(&to, &bytes)?;
     }
     export::write_json(&run.join(MODEL_CONFIG), &model.to_json("float32"))?;
     // Last: where it is, the directory is a run.
     let path = run.join(CONFIG);
-    fs::write(&path, config.to_toml()).map_err(TrainError::file("write", &path))
+    whole(&path, config.to_toml().as_bytes())
+}
+
+/// A run that goes on is held against these files: one that is killed meanwhile must not leave half of one.
+fn whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    write_whole(path, bytes).map_err(|e| TrainError::file("write", path)(io::Error::other(e)))
 }
 
 /// Floating-point operations per second that products reach on the run's device, measured.

@@ -74,7 +74,7 @@ impl Args {
         }
         quantise_checkpoint(&source, out, dtype, self.threads.map(usize::from))?;
         let bits = if matches!(self.dtype, Blocks::Q8) { 8 } else { 4 };
-        lineage.write(
+        let carried = lineage.write(
             Made {
                 operation: "quantize",
                 settings: json!({ "bits": bits }),
@@ -84,6 +84,9 @@ impl Args {
             },
             out,
         )?;
+        if let Some(note) = carried.note() {
+            eprintln!("note: {note}");
+        }
         eprintln!("wrote {}", out.display());
         Ok(())
     }

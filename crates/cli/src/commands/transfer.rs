@@ -7,7 +7,7 @@ use blackletter_corpus::{
         Stage, Store, StoreOptions,
         transfer::{self, Encoder, Transfer, TransferError, Transferred},
     },
-    source::{Buckets, Decoder, Means},
+    source::{Buckets, Decoder, Means, SourceError},
 };
 use blackletter_provenance::hash;
 use blackletter_tokenizer::{SpecialTokens, Tokenizer};
@@ -62,6 +62,7 @@ impl Reach {
                 eprintln!("stopped; the same command goes on from here");
                 Err(Failure::Interrupted)
             }
+            Err(BuildError::Source(e @ SourceError::Address(_))) => Err(Failure::usage(e)),
             other => Ok(other?),
         }
     }

@@ -15,7 +15,8 @@ const NESTED: usize = 3;
 pub(super) fn exceeds(pdf: &[u8], limit: u64) -> bool {
     let keyword = memchr::memmem::Finder::new(b"stream");
     let end = memchr::memmem::Finder::new(b"endstream");
-    let mut from = 0;
+    // Where the next stream ends: looked for once, however many beginnings stand before it.
+    let (mut from, mut ends) = (0, 0);
     while let Some(at) = keyword.find(&pdf[from..]) {
         let start = from + at + b"stream".len();
         let mut data = &pdf[start..];
@@ -25,7 +26,10 @@ pub(super) fn exceeds(pdf: &[u8], limit: u64) -> bool {
         if !is_zlib(data) {
             continue;
         }
-        let length = end.find(data).unwrap_or(data.len()) as u64;
+        if ends < start {
+            ends = end.find(&pdf[start..]).map_or(pdf.len(), |at| start + at);
+        }
+        let length = (ends - start) as u64;
         // Deflated twice, a few bytes are enough.
         let again = || count(ZlibDecoder::new(data), 2).1;
         if (length.saturating_mul(MOST) > limit || again()) && inflated(data, limit) > limit {

@@ -71,7 +71,13 @@ impl Buckets<'_> {
                 let glob =
                     glob.map_err(|e| SourceError::Pattern { pattern: given.into(), reason: reason(e) })?;
                 let matcher = glob.compile_matcher();
-                let all = entries.into_iter().filter(|entry| matcher.is_match(&entry.key));
+                // Held-out folders only where the pattern spells them; hidden names never.
+                let spelled = pattern.split('/').any(|part| discover::HELD_OUT.contains(&part));
+                let open = |key: &str| {
+                    discover::is_open(key) || spelled && !key.split('/').any(|part| part.starts_with('.'))
+                };
+                let all =
+                    entries.into_iter().filter(|entry| matcher.is_match(&entry.key) && open(&entry.key));
                 all.map(|entry| (discover::kind_of(&entry.key), entry))
                     .map(|(kind, entry)| (entry, kind))
                     .collect()
@@ -180,7 +186,12 @@ fn of_layout(entries: Vec<Entry>, spec: &SourceSpec, given: &str) -> Result<Vec<
     if entries.iter().any(|entry| entry.key == blackletter_provenance::FILE_NAME) {
         return Ok(stage("", Kind::Rows, ".parquet", &entries));
     }
-    Ok(entries.into_iter().map(|entry| (discover::kind_of(&entry.key), entry)).map(|(k, e)| (e, k)).collect())
+    // The Hub's export has its held-out part in files of that name.
+    let entries = entries.into_iter().filter(|entry| {
+        let name = entry.key.rsplit('/').next().unwrap_or(&entry.key);
+        spec.tokenizer.is_none() || discover::is_trained(name)
+    });
+    Ok(entries.map(|entry| (discover::kind_of(&entry.key), entry)).map(|(k, e)| (e, k)).collect())
 }
 
 #[cfg(test)]

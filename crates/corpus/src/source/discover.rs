@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Folders of documents that must not be trained on; they are entered only when they are named themselves.
-const HELD_OUT: [&str; 3] = ["heldout", "held_out", "validation"];
+pub(super) const HELD_OUT: [&str; 3] = ["heldout", "held_out", "validation"];
 /// Folders below a folder, at most.
 const DEEPEST: usize = 64;
 
@@ -61,6 +61,11 @@ pub(super) fn is_open(name: &str) -> bool {
     !file.starts_with('.')
         && folders.split('/').all(|part| !part.starts_with('.') && !HELD_OUT.contains(&part))
         && folders.split('/').count() <= DEEPEST
+}
+
+/// Whether a file of the Hub's export may be trained on.
+pub(super) fn is_trained(name: &str) -> bool {
+    !(name.starts_with("heldout-") && name.ends_with(".parquet"))
 }
 
 /// Names of files that several sources have, which ids of documents follow from, are made different: the first keeps its name, the
@@ -133,9 +138,8 @@ fn in_folder(folder: &Path, spec: &SourceSpec) -> Result<Vec<InputFile>, SourceE
     }
     let hub = folder.join("data");
     // Held-out documents of an export for the Hub have a file and not a folder of their own.
-    let trained = |name: &str| !(name.starts_with("heldout-") && name.ends_with(".parquet"));
-    if hub.is_dir() && spec.tokenizer.is_some() {
-        return walk(folder, folder, None, &trained);
+    if (hub.is_dir() || folder.ends_with("data")) && spec.tokenizer.is_some() {
+        return walk(folder, folder, None, &is_trained);
     }
     walk(folder, folder, None, &|_| true)
 }
@@ -149,7 +153,7 @@ fn missing(index: &Path, folder: &Path, files: &[InputFile]) -> Result<Vec<Input
         let read = read.map_err(|reason| SourceError::Index { path, reason })?;
         for key in read.objects {
             let Some(name) = key.strip_prefix("representations/") else { continue };
-            if !there.contains(name) {
+            if !there.contains(name) && is_open(name) {
                 let (path, name) = (folder.join(&key), name.to_owned());
                 gone.push(InputFile { path, name, kind: Kind::Missing, bytes: 0 });
             }
