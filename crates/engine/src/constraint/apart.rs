@@ -9,41 +9,68 @@ const FOLLOWED: usize = 16;
 const KINDS: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];
 const ALL: u8 = (1 << KINDS.len()) - 1;
 
-/// Whether it is certain that no value fits both `a` and `b`, which stand in `root`.
-pub fn are_apart(root: &Value, a: &Value, b: &Value) -> bool {
+/// Whether it is certain that no value fits both `a` and `b`, which stand in `root`. Nothing is when `looks`, which what is looked
+/// at is taken from, comes to nought: schemas that lead to themselves by several ways have no end.
+pub fn are_apart(root: &Value, a: &Value, b: &Value, looks: &mut usize) -> bool {
     let (a, b) = (resolve(root, a), resolve(root, b));
-    let both = kinds(root, a, FOLLOWED) & kinds(root, b, FOLLOWED);
+    let both = kinds(root, a, FOLLOWED, looks) & kinds(root, b, FOLLOWED, looks);
     if both == 0 {
         return true;
     }
     if let (Some(a), Some(b)) = (values(a), values(b)) {
-        return !a.iter().any(|value| b.contains(value));
+        return have_none_in_common(a, b, looks);
     }
     let (Value::Object(a), Value::Object(b)) = (a, b) else { return false };
     if both == bit("number") {
         return ends_before(a, b) || ends_before(b, a);
     }
-    both == bit("object") && have_different_marks(root, a, b)
+    both == bit("object") && have_different_marks(root, a, b, looks)
+}
+
+/// Whether there is a look left, which is taken.
+fn look(looks: &mut usize, times: usize) -> bool {
+    *looks = looks.saturating_sub(times);
+    *looks > 0
+}
+
+fn have_none_in_common(a: &[Value], b: &[Value], looks: &mut usize) -> bool {
+    look(looks, a.len() * b.len()) && !a.iter().any(|value| b.contains(value))
 }
 
 /// Whether both ask for a property whose values in one are never those in the other.
-fn have_different_marks(root: &Value, a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
+fn have_different_marks(
+    root: &Value,
+    a: &Map<String, Value>,
+    b: &Map<String, Value>,
+    looks: &mut usize,
+) -> bool {
     let required = |schema: &Map<String, Value>, name: &str| {
         let list = schema.get("required").and_then(Value::as_array);
         list.is_some_and(|list| list.iter().any(|required| required == name))
     };
-    let property = |schema: &Map<String, Value>, name: &str| {
+    fn property<'s>(root: &'s Value, schema: &'s Map<String, Value>, name: &str) -> Option<&'s Value> {
         let schema = schema.get("properties")?.get(name)?;
-        Some(resolve(root, schema).clone())
-    };
+        Some(resolve(root, schema))
+    }
+    let length =
+        |schema: &Map<String, Value>| schema.get("required").and_then(Value::as_array).map_or(0, Vec::len);
+    let listed = 1 + length(a) + length(b);
     let names = a.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys);
-    names.into_iter().filter(|name| required(a, name) && required(b, name)).any(|name| {
-        let (Some(a), Some(b)) = (property(a, name), property(b, name)) else { return false };
-        match (values(&a), values(&b)) {
-            (Some(a), Some(b)) => !a.iter().any(|value| b.contains(value)),
-            _ => kinds(root, &a, FOLLOWED) & kinds(root, &b, FOLLOWED) == 0,
+    for name in names {
+        // Both lists of required names are gone through.
+        if !look(looks, listed) || !required(a, name) || !required(b, name) {
+            continue;
         }
-    })
+        let (Some(a), Some(b)) = (property(root, a, name), property(root, b, name)) else { continue };
+        let apart = match (values(a), values(b)) {
+            (Some(a), Some(b)) => have_none_in_common(a, b, looks),
+            _ => kinds(root, a, FOLLOWED, looks) & kinds(root, b, FOLLOWED, looks) == 0,
+        };
+        if apart {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether all numbers of `a` are less than those of `b`.
@@ -62,7 +89,10 @@ fn bit(kind: &str) -> u8 {
 }
 
 /// The kinds of values that a schema may accept.
-fn kinds(root: &Value, schema: &Value, followed: usize) -> u8 {
+fn kinds(root: &Value, schema: &Value, followed: usize, looks: &mut usize) -> u8 {
+    if !look(looks, 1) {
+        return ALL;
+    }
     let schema = resolve(root, schema);
     let Value::Object(map) = schema else { return if *schema == false { 0 } else { ALL } };
     let mut may = ALL;
@@ -74,12 +104,15 @@ fn kinds(root: &Value, schema: &Value, followed: usize) -> u8 {
         _ => {}
     }
     if let Some(values) = values(schema) {
+        if !look(looks, values.len()) {
+            return ALL;
+        }
         may &= values.iter().fold(0, |may, value| may | bit(kind_of(value)));
     }
     let Some(followed) = followed.checked_sub(1) else { return may };
     for key in ["anyOf", "oneOf", "allOf"] {
         let Some(list) = map.get(key).and_then(Value::as_array) else { continue };
-        let each = list.iter().map(|schema| kinds(root, schema, followed));
+        let each = list.iter().map(|schema| kinds(root, schema, followed, looks));
         may &= if key == "allOf" {
             each.fold(ALL, |may, one| may & one)
         } else {
@@ -101,10 +134,10 @@ fn kind_of(value: &Value) -> &'static str {
 }
 
 /// The values of a schema that lists them; none when they may be spelled in several ways.
-fn values(schema: &Value) -> Option<Vec<Value>> {
+fn values(schema: &Value) -> Option<&[Value]> {
     let list = match (schema.get("const"), schema.get("enum")) {
-        (Some(value), _) => vec![value.clone()],
-        (None, Some(Value::Array(list))) => list.clone(),
+        (Some(value), _) => std::slice::from_ref(value),
+        (None, Some(Value::Array(list))) => list,
         _ => return None,
     };
     // 1 and 1.0 are one value.
@@ -169,11 +202,21 @@ mod tests {
             ),
             (json!({}), json!(true)),
         ];
+        let certain = |a: &Value, b: &Value| are_apart(&root, a, b, &mut 10_000);
         for (a, b) in apart {
-            assert!(are_apart(&root, &a, &b) && are_apart(&root, &b, &a), "{a} {b}");
+            assert!(certain(&a, &b) && certain(&b, &a), "{a} {b}");
         }
         for (a, b) in not {
-            assert!(!are_apart(&root, &a, &b) && !are_apart(&root, &b, &a), "{a} {b}");
+            assert!(!certain(&a, &b) && !certain(&b, &a), "{a} {b}");
         }
+    }
+
+    #[test]
+    fn schemas_that_lead_to_themselves_many_times_over_are_given_up() {
+        let again: Vec<Value> = (0..8).map(|_| json!({ "$ref": "#/$defs/x" })).collect();
+        let root = json!({ "$defs": { "x": { "anyOf": again } } });
+        let mut looks = 10_000;
+        assert!(!are_apart(&root, &json!({ "$ref": "#/$defs/x" }), &json!({ "type": "string" }), &mut looks));
+        assert_eq!(looks, 0);
     }
 }

@@ -27,8 +27,8 @@ const MOST_KEY_PATTERNS: usize = 32;
 /// Schemas that are looked at to count them.
 const MOST_LOOKED_AT: usize = 1000;
 
-/// Alternatives that are compared with each other.
-const MOST_COMPARED: usize = 64;
+/// Schemas that are looked at to tell alternatives apart, in all.
+const MOST_COMPARED: usize = 2_000_000;
 
 /// Keywords that say something and are not kept here.
 const UNSUPPORTED: [&str; 19] = [
@@ -81,7 +81,13 @@ const LARGEST_EXACT: u64 = 1 << 53;
 /// Names the first keyword that cannot be kept.
 pub fn prepare(schema: &Value) -> Result<Value, ConstraintError> {
     let named = schema.to_string().contains("/oneOf/");
-    let mut walk = Walk { root: schema.clone(), original: schema.clone(), named, ..Walk::default() };
+    let mut walk = Walk {
+        root: schema.clone(),
+        original: schema.clone(),
+        named,
+        looks: MOST_COMPARED,
+        ..Walk::default()
+    };
     let done = walk.schema(schema, "", 0)?;
     walk.replace("", done);
     while let Some((pointer, from)) = walk.wanted.pop() {
@@ -184,6 +190,8 @@ struct Walk {
     original: Value,
     /// Whether a reference may lead through `oneOf`, whose name stays then.
     named: bool,
+    /// How much more may be looked at to tell alternatives apart.
+    looks: usize,
     /// Pointers of schemas that have been made ready.
     seen: HashSet<String>,
     /// Pointers that references lead to, and the references.
@@ -248,13 +256,13 @@ impl Walk {
     }
 
     /// Whether no value fits two of these schemas.
-    fn is_any(&self, schemas: &Value) -> bool {
+    fn is_any(&mut self, schemas: &Value) -> bool {
         let list = schemas.as_array().map(Vec::as_slice).unwrap_or_default();
-        list.len() <= MOST_COMPARED
-            && !self.named
+        let Self { original, looks, named, .. } = self;
+        !*named
             && (1..)
                 .zip(list)
-                .all(|(next, a)| list.iter().skip(next).all(|b| are_apart(&self.original, a, b)))
+                .all(|(next, a)| list.iter().skip(next).all(|b| are_apart(original, a, b, looks)))
     }
 
     /// A keyword as it stays; none when it goes.

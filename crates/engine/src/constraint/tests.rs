@@ -273,6 +273,10 @@ fn schemas_that_would_take_too_long_come_to_an_end() {
     properties.insert("p777".into(), json!({ "oneOf": [{ "type": "integer" }, { "type": "number" }] }));
     let refused = compile(json!({ "type": "object", "properties": properties })).err().unwrap().to_string();
     assert!(refused.starts_with("unsupported keyword: oneOf at /properties/p777/oneOf"), "{refused}");
+    // Alternatives that lead to themselves in eight ways, sixteen deep, are not followed through all of them.
+    let again = vec![json!({ "$ref": "#/$defs/x" }); 8];
+    let alternatives = [json!({ "$ref": "#/$defs/x" }), json!({ "type": "string" })];
+    assert!(compile(json!({ "$defs": { "x": { "anyOf": again } }, "oneOf": alternatives })).is_err());
     // More choices for one of the first tokens than can be followed are refused before any text is made.
     let properties: serde_json::Map<String, Value> =
         (0..3000).map(|i| (format!("p{i}"), json!({ "type": "integer" }))).collect();
