@@ -41,6 +41,9 @@ pub struct ModelAudit {
     pub root: String,
     /// Whether the texts themselves were there to be compared.
     pub corpus: bool,
+    /// The model whose weights the training began with, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// What was done to the model after its training, in sentences, with what is not recorded of that.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub derivations: Vec<String>,
@@ -55,7 +58,8 @@ pub struct ModelAudit {
 pub fn audit_model(folder: &Path, corpus: Option<&Path>) -> Result<ModelAudit, ModelAuditError> {
     let record = ModelRecord::read(folder)?;
     let derivations = record.derivations.iter().map(Derivation::sentence).collect();
-    let mut audit = ModelAudit { corpus: corpus.is_some(), derivations, ..ModelAudit::default() };
+    let base = record.base.as_ref().map(|base| base.sentence());
+    let mut audit = ModelAudit { corpus: corpus.is_some(), base, derivations, ..ModelAudit::default() };
     if record.seal != record.expected_seal()? {
         audit.findings.push(format!("{FILE_NAME} itself was changed: it does not have the hash of its seal"));
     }

@@ -329,6 +329,7 @@ mod tests {
             supervised: vec![],
             accepted: vec![],
             documents: DocumentList::default(),
+            base: None,
             derivations: vec![],
             files: vec![],
             seal: "cd".into(),

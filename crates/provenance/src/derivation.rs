@@ -59,21 +59,42 @@ pub enum InputKind {
     Adapter,
 }
 
+impl DerivedFrom {
+    /// The model in `folder`, which has this record.
+    pub(crate) fn of(folder: &Path, record: Option<&ModelRecord>) -> Result<Self, ModelRecordError> {
+        Ok(Self {
+            name: folder_name(folder),
+            kind: InputKind::Model,
+            seal: record.map(|record| record.seal.clone()),
+            files: weights(folder)?,
+            data: Value::Null,
+        })
+    }
+
+    /// Its files with their hashes, for people.
+    pub fn hashes(&self) -> String {
+        let one = |f: &ModelFile| format!("{} {}…", f.path, f.blake3.get(..16).unwrap_or(&f.blake3));
+        self.files.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What it is, with the hash of its weights, and what is not known of it.
+    pub(crate) fn sentence(&self) -> String {
+        let weights = self.files.iter().find(|f| f.path.ends_with(".safetensors"));
+        let hash = weights.map(|f| format!(" (BLAKE3 {}…)", f.blake3.get(..16).unwrap_or(&f.blake3)));
+        let unknown = match self.kind {
+            InputKind::Model if self.seal.is_none() => ", which has no record of what it was made from",
+            InputKind::Adapter if self.data.is_null() => ", which has no record of what it learned from",
+            _ => "",
+        };
+        let kind = if self.kind == InputKind::Model { "" } else { "the adapter " };
+        format!("{kind}{}{}{unknown}", self.name, hash.unwrap_or_default())
+    }
+}
+
 impl Derivation {
     /// The step in a sentence, with what is not known of its inputs.
     pub fn sentence(&self) -> String {
-        let input = |input: &DerivedFrom| {
-            let weights = input.files.iter().find(|f| f.path.ends_with(".safetensors"));
-            let hash = weights.map(|f| format!(" (BLAKE3 {}…)", f.blake3.get(..16).unwrap_or(&f.blake3)));
-            let unknown = match input.kind {
-                InputKind::Model if input.seal.is_none() => ", which has no record of what it was made from",
-                InputKind::Adapter if input.data.is_null() => ", which has no record of what it learned from",
-                _ => "",
-            };
-            let kind = if input.kind == InputKind::Model { "" } else { "the adapter " };
-            format!("{kind}{}{}{unknown}", input.name, hash.unwrap_or_default())
-        };
-        let inputs: Vec<String> = self.inputs.iter().map(input).collect();
+        let inputs: Vec<String> = self.inputs.iter().map(DerivedFrom::sentence).collect();
         let settings = match &self.settings {
             Value::Object(map) if !map.is_empty() => {
                 let all: Vec<String> = map.iter().map(|(key, value)| format!("{key} {value}")).collect();
@@ -143,21 +164,11 @@ impl Lineage {
         let mut inputs = Vec::new();
         let mut base: Option<Result<(Box<ModelRecord>, PathBuf), Carried>> = None;
         for folder in models.iter().map(AsRef::as_ref) {
-            let record = match ModelRecord::read(folder) {
-                Ok(record) => Some(record),
-                Err(ModelRecordError::Missing { .. }) => None,
-                Err(e) => return Err(e),
-            };
-            inputs.push(DerivedFrom {
-                name: name(folder),
-                kind: InputKind::Model,
-                seal: record.as_ref().map(|record| record.seal.clone()),
-                files: weights(folder)?,
-                data: Value::Null,
-            });
+            let record = ModelRecord::read_if_there(folder)?;
+            inputs.push(DerivedFrom::of(folder, record.as_ref())?);
             base = Some(match (base, record) {
                 (Some(Err(why)), _) => Err(why),
-                (_, None) => Err(Carried::NoRecord(name(folder))),
+                (_, None) => Err(Carried::NoRecord(folder_name(folder))),
                 (None, Some(record)) => Ok((Box::new(record), folder.to_owned())),
                 (Some(Ok((first, _))), Some(record)) if first.corpus.root != record.corpus.root => {
                     Err(Carried::OtherCorpora([first.corpus.root.clone(), record.corpus.root]))
@@ -170,7 +181,7 @@ impl Lineage {
         }
         if let Some(folder) = adapter {
             inputs.push(DerivedFrom {
-                name: name(folder),
+                name: folder_name(folder),
                 kind: InputKind::Adapter,
                 seal: None,
                 files: weights(folder)?,
@@ -225,9 +236,20 @@ impl Lineage {
     }
 }
 
-fn name(folder: &Path) -> String {
+/// The name of the model in a folder; of a snapshot in the cache of the Hub (`models--OWNER--NAME/snapshots/COMMIT`) that of the repository, with the
+/// commit.
+pub fn folder_name(folder: &Path) -> String {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    whole.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
+    let mut parts = whole.iter().rev().map(|part| part.to_string_lossy());
+    let (last, above, repository) = (parts.next(), parts.next(), parts.next());
+    let repository = repository.as_deref().and_then(|name| name.strip_prefix("models--"));
+    match (last, repository) {
+        (Some(commit), Some(repository)) if above.as_deref() == Some("snapshots") => {
+            format!("{}@{commit}", repository.replace("--", "/"))
+        }
+        (Some(last), _) if last != "/" => last.into_owned(),
+        _ => folder.display().to_string(),
+    }
 }
 
 /// Configuration and weights in a folder, with their hashes.
@@ -285,13 +307,8 @@ mod tests {
                 corpus: CorpusUse { root: root.into(), record: None },
                 tokenizer: "cd".into(),
                 training: Training { tokens, ..Training::default() },
-                sources: vec![],
-                supervised: vec![],
-                accepted: vec![],
                 documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: 3, consumed: 2 },
-                derivations: vec![],
-                files: vec![],
-                seal: String::new(),
+                ..ModelRecord::default()
             }
             .write(dir.path())
             .unwrap();
@@ -360,6 +377,17 @@ mod tests {
         assert_eq!(of(&[&early, &other]), (Carried::OtherCorpora(["ab".into(), "cd".into()]), None));
         let (carried, record) = of(&[&early, &none]);
         assert!(matches!(carried, Carried::NoRecord(_)) && record.is_none());
+    }
+
+    #[test]
+    fn models_of_the_hub_are_called_by_repository_and_commit() {
+        let cache = TempDir::new().unwrap();
+        let snapshot = cache.path().join("models--alea-institute--kl3m-002-520m/snapshots/0123abcd");
+        fs::create_dir_all(&snapshot).unwrap();
+        assert_eq!(folder_name(&snapshot), "alea-institute/kl3m-002-520m@0123abcd");
+        let plain = cache.path().join("snapshots/mine");
+        fs::create_dir_all(&plain).unwrap();
+        assert_eq!(folder_name(&plain), "mine");
     }
 
     #[test]

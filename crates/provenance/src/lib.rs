@@ -7,6 +7,7 @@
 //! documents, and goes on ([`Lineage`]) in models that are made from it; [`sign`] and [`verify`] put a name behind it, and
 //! [`bom`] tells the same in the forms that others read.
 
+mod base;
 pub mod bom;
 mod croissant;
 mod derivation;
@@ -17,8 +18,9 @@ mod model_record;
 mod record;
 mod signature;
 
+pub use base::BaseModel;
 pub use croissant::croissant;
-pub use derivation::{Carried, Derivation, DerivedFrom, InputKind, Lineage, Made};
+pub use derivation::{Carried, Derivation, DerivedFrom, InputKind, Lineage, Made, folder_name};
 pub use gate::{DEFAULT_ALLOW, Gate, GateError, Refusal, Right};
 pub use license::{License, LicenseError, PUBLIC_DOMAIN_BASES};
 pub use model_record::{

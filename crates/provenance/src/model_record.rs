@@ -6,6 +6,7 @@
 //! the corpus ([`Provenance`]), whose shards hold the texts.
 
 use crate::{
+    base::BaseModel,
     derivation::Derivation,
     hash::FileHash,
     record::{Accepted, FILE_NAME, Generator, Provenance},
@@ -26,7 +27,7 @@ pub const DOCUMENTS_FILE: &str = "documents.parquet";
 pub const UNRECORDED_FILES: [&str; 4] = [FILE_NAME, "README.md", "model.sig", ".gitattributes"];
 
 /// What a model was made from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecord {
     /// [`MODEL_RECORD_VERSION`].
@@ -43,6 +44,9 @@ pub struct ModelRecord {
     pub tokenizer: String,
     /// How it was trained.
     pub training: Training,
+    /// The model whose weights the training began with; none when they were random.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base: Option<Box<BaseModel>>,
     /// What went in: one entry for each different combination of dataset, source, licence and basis.
     pub sources: Vec<SourceUse>,
     /// Examples of tasks that went in beside the documents.
@@ -273,6 +277,17 @@ impl ModelRecord {
         }
     }
 
+    /// As [`Self::read`]; none where there is none.
+    ///
+    /// # Errors
+    /// When what is there is none of this version, or cannot be read.
+    pub fn read_if_there(folder: &Path) -> Result<Option<Self>, ModelRecordError> {
+        match Self::read(folder) {
+            Err(ModelRecordError::Missing { .. }) => Ok(None),
+            record => record.map(Some),
+        }
+    }
+
     /// Reads a record.
     ///
     /// # Errors
@@ -387,12 +402,8 @@ mod tests {
                 license: "CC0-1.0".into(),
                 ..SourceUse::default()
             }],
-            supervised: vec![],
-            accepted: vec![],
             documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: 3, consumed: 2 },
-            derivations: vec![],
-            files: vec![],
-            seal: String::new(),
+            ..ModelRecord::default()
         }
     }
 

@@ -6,14 +6,15 @@ use crate::{
     evaluate::Score,
     report::{self, Line},
     samples::{self, Sample},
+    setup::BASE,
     state::RunState,
 };
 use blackletter_corpus::{audit, consumed, steps::HELD_OUT};
 use blackletter_dataset::{Manifest, TokenStore, manifest::SftRecord};
 use blackletter_model::MixtralConfig;
 use blackletter_provenance::{
-    Accepted, CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION,
-    ModelIdentity, ModelRecord, RecordKind, SampleText, SupervisedUse, Training,
+    Accepted, BaseModel, CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION,
+    ModelIdentity, ModelRecord, RecordKind, SampleText, SupervisedUse, Training, folder_name,
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -119,6 +120,7 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
                 .map(|Sample { prompt, text }| SampleText { prompt, text })
                 .collect(),
         },
+        base: base(run, config)?,
         sources: consumed::sources(&list),
         supervised: supervised(state, store.manifest()),
         accepted: accepted(record.accepted, &store.manifest().sft),
@@ -130,6 +132,32 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
     made.write(out).map_err(|e| failed(&e))
 }
 
+/// The model whose weights the run began with, as the run has kept it; of one that was begun by a program that kept nothing, as it is now.
+fn base(run: &Path, config: &RunConfig) -> Result<Option<Box<BaseModel>>, TrainError> {
+    if config.model.from.is_empty() {
+        return Ok(None);
+    }
+    let kept = kept_base(run)?;
+    let folder = Path::new(&config.model.from);
+    let base = kept.unwrap_or_else(|| BaseModel::of(folder).unwrap_or_else(|_| BaseModel::named(folder)));
+    Ok(Some(Box::new(base)))
+}
+
+/// What a run has kept of the model whose weights it began with.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn kept_base(run: &Path) -> Result<Option<BaseModel>, TrainError> {
+    let path = run.join(BASE);
+    match fs::read(&path) {
+        Ok(json) => serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|e| TrainError::Record(format!("{} cannot be read: {e}", path.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(TrainError::file("read", &path)(e)),
+    }
+}
+
 fn held_out((dataset, score): (String, Score)) -> HeldOut {
     let Score { loss, bits_per_byte, tokens, .. } = score;
     HeldOut { dataset, loss, bits_per_byte, tokens }
@@ -138,7 +166,7 @@ fn held_out((dataset, score): (String, Score)) -> HeldOut {
 /// The configuration with names in place of where things lie on this machine.
 fn recipe(config: &RunConfig) -> serde_json::Value {
     let name = |path: &Path| path.file_name().map_or_else(PathBuf::new, PathBuf::from);
-    let text = |path: &str| name(Path::new(path)).to_string_lossy().into_owned();
+    let text = |path: &str| if path.is_empty() { String::new() } else { folder_name(Path::new(path)) };
     let mut config = config.clone();
     (config.run, config.data.store) = (name(&config.run), name(&config.data.store));
     (config.model.from, config.model.geometry) = (text(&config.model.from), text(&config.model.geometry));

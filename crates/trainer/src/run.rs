@@ -11,7 +11,9 @@ use crate::{
     ranks::Ranks,
     report::{self, Line, Metrics, StepRecord},
     samples::{self, Sample, Sampler},
-    setup::{CHECKPOINTS, CONFIG, DATASET, LOCK, Plan, Progress, check_resumed, prepare_directory},
+    setup::{
+        CHECKPOINTS, CONFIG, DATASET, LOCK, Plan, Progress, check_resumed, keep_base, prepare_directory,
+    },
     step::GlobalGradient,
 };
 use blackletter_corpus::shards::write_whole;
@@ -174,6 +176,9 @@ impl<'c> Run<'c> {
         let heldout = Heldout::new(&store, context, micro, config.evaluation.tokens, vocabulary)?;
         let folder = config.run.join(CHECKPOINTS);
         let lock = if ranks.is_first() { Some(lock(&config.run)?) } else { None };
+        if ranks.is_first() {
+            keep_base(config, resume)?;
+        }
         let mut last = None;
         if resume {
             if ranks.is_first() {

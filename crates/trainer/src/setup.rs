@@ -6,17 +6,19 @@ use crate::{
     error::TrainError,
     optimizer::{Moments, Optimizer, Pair, Slot},
     own_data,
+    record::kept_base,
     state::RunState,
 };
+use blackletter_corpus::shards::write_whole;
 use blackletter_dataset::{RowStream, TokenStore};
 use blackletter_model::{
     Checkpoint, MixtralConfig,
     decoder::{Decoder, Parameter, Place, Tensor},
 };
-use blackletter_provenance::hash;
+use blackletter_provenance::{BaseModel, hash};
 use serde_json::Value;
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +26,8 @@ use std::{
 pub const CONFIG: &str = "config.toml";
 /// Name of the store's manifest in a run.
 pub const DATASET: &str = "dataset.json";
+/// Name of what a run keeps of the model whose weights it began with.
+pub const BASE: &str = "base.json";
 /// Name of the file that a process which trains holds locked.
 pub const LOCK: &str = ".lock";
 /// Name of the folder of checkpoints in a run.
@@ -101,6 +105,32 @@ pub fn geometry(name: &str) -> Result<MixtralConfig, TrainError> {
             "cannot read the geometry {name}: {e} (it is a config.json, or one of {})",
             MixtralConfig::GEOMETRIES.join(", ")
         ))),
+    }
+}
+
+/// Checks that a run that goes on does so from the model that it was begun from, by the hashes of its files; keeps what is known of that
+/// model in a run that begins.
+///
+/// # Errors
+/// When it is another one, or cannot be read or kept.
+pub fn keep_base(config: &RunConfig, resume: bool) -> Result<(), TrainError> {
+    if config.model.from.is_empty() {
+        return Ok(());
+    }
+    let failed = |e: &dyn std::fmt::Display| TrainError::Record(e.to_string());
+    let now = BaseModel::of(Path::new(&config.model.from)).map_err(|e| failed(&e))?;
+    match if resume { kept_base(&config.run)? } else { None } {
+        Some(then) if then.model.files != now.model.files => {
+            let shown = |base: &BaseModel| format!("{:?} ({})", config.model.from, base.model.hashes());
+            let (key, then, now) = ("model.from".into(), shown(&then), shown(&now));
+            Err(TrainError::Changed { run: config.run.clone(), key, then, now })
+        }
+        Some(_) => Ok(()),
+        None => {
+            let json = serde_json::to_vec_pretty(&now).map_err(|e| failed(&e))?;
+            let path = config.run.join(BASE);
+            write_whole(&path, &json).map_err(|e| TrainError::file("write", &path)(io::Error::other(e)))
+        }
     }
 }
 

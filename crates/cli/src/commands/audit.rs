@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  blackletter audit ./nano --corpus corpus/")]
 pub struct Args {
-    /// The model: a directory, or owner/name[@revision] on the Hugging Face Hub.
+    /// The model: a directory, owner/name[@revision] on the Hugging Face Hub, or nano, the model inside the program.
     #[arg(value_name = "DIR|OWNER/NAME")]
     model: String,
     /// The corpus that it was trained on, to compare the texts themselves.
@@ -22,8 +22,8 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
-        let folder = model::directory(&self.model)?;
-        let audit = audit_model(&folder, self.corpus.as_deref())?;
+        let model = model::unpacked(&self.model)?;
+        let audit = audit_model(model.path(), self.corpus.as_deref())?;
         output::print(serde_json::to_string_pretty(&audit)? + "\n")?;
         match audit.findings.len() {
             0 => Ok(()),

@@ -5,7 +5,7 @@ use crate::{failure::Failure, output};
 use blackletter_corpus::consumed;
 use blackletter_evals::report;
 use blackletter_provenance::{
-    DOCUMENTS_FILE,
+    DOCUMENTS_FILE, ModelRecord,
     bom::{BomOptions, cyclonedx, eu_summary, spdx},
 };
 use std::{env, fs, path::PathBuf, time::SystemTime};
@@ -42,13 +42,11 @@ enum Format {
 
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
-        let (record, folder) = model::record(&self.model)?;
-        let list = folder.map(|folder| folder.join(DOCUMENTS_FILE)).filter(|list| list.is_file());
-        let domains = match &list {
-            Some(list) => consumed::domains(&consumed::read(list)?),
-            None => Vec::new(),
-        };
-        if self.format == Format::EuSummary && list.is_none() {
+        let model = model::unpacked(&self.model)?;
+        let record = ModelRecord::read(model.path())?;
+        let list = model.path().join(DOCUMENTS_FILE);
+        let domains = if list.is_file() { consumed::domains(&consumed::read(&list)?) } else { Vec::new() };
+        if self.format == Format::EuSummary && !list.is_file() {
             eprintln!(
                 "note: the model has no {DOCUMENTS_FILE} beside it: the summary names no internet domains"
             );

@@ -6,6 +6,7 @@ use blackletter_model::{
     Checkpoint,
     gguf::{GgufType, write_gguf},
 };
+use blackletter_provenance::folder_name;
 use std::{fs, path::PathBuf};
 
 /// Write a model as a GGUF file, which llama.cpp loads
@@ -52,8 +53,7 @@ impl Args {
         let path = folder.join("tokenizer.json");
         let tokenizer =
             fs::read(&path).map_err(|e| Failure::failed(format!("cannot read {}: {e}", path.display())))?;
-        let name =
-            folder.file_name().map_or_else(|| self.model.clone(), |n| n.to_string_lossy().into_owned());
+        let name = folder_name(&folder);
         let written = write_gguf(&checkpoint, &tokenizer, &name, kind, &self.out)?;
         eprintln!("wrote {}: {} tensors, {} bytes", self.out.display(), written.tensors, written.bytes);
         if let Some(window) = written.window {

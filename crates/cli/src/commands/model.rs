@@ -2,8 +2,11 @@
 
 use crate::failure::Failure;
 use blackletter_engine::{LoadOptions, ModelFiles, Pipeline, WeightDtype};
-use blackletter_provenance::{FILE_NAME as RECORD, ModelRecord};
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
 
 /// The name of the model that the program carries.
 #[cfg(feature = "embedded-model")]
@@ -18,6 +21,13 @@ const EMBEDDED_FILES: &[(&str, &[u8])] = &[
     ("tokenizer_config.json", include_bytes!("../../../../models/nano/tokenizer_config.json")),
     ("provenance.json", include_bytes!("../../../../models/nano/provenance.json")),
     ("README.md", include_bytes!("../../../../models/nano/README.md")),
+    // What no run of it reads, for an audit of the whole.
+    ("corpus.toml", include_bytes!("../../../../models/nano/corpus.toml")),
+    ("curves.svg", include_bytes!("../../../../models/nano/curves.svg")),
+    ("documents.parquet", include_bytes!("../../../../models/nano/documents.parquet")),
+    ("introduction.md", include_bytes!("../../../../models/nano/introduction.md")),
+    ("run.toml", include_bytes!("../../../../models/nano/run.toml")),
+    ("special_tokens_map.json", include_bytes!("../../../../models/nano/special_tokens_map.json")),
 ];
 
 /// Which model, and how to run it.
@@ -124,14 +134,40 @@ pub fn directory(name: &str) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The record of what a model was made from, and the directory that it lies in, if it lies in one.
-pub fn record(name: &str) -> Result<(ModelRecord, Option<PathBuf>), Failure> {
-    match find(name)? {
-        ModelFiles::Directory(dir) => Ok((ModelRecord::read(&dir)?, Some(dir))),
-        files => {
-            let json = files.read(RECORD).unwrap_or_default();
-            Ok((ModelRecord::from_json(json.as_bytes())?, None))
+/// A model's files in a directory: its own, or one that goes when this is dropped.
+pub enum Unpacked {
+    /// Its own.
+    Directory(PathBuf),
+    /// For a while.
+    Temporary(TempDir),
+}
+
+impl Unpacked {
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Directory(dir) => dir,
+            Self::Temporary(dir) => dir.path(),
         }
+    }
+}
+
+/// Finds a model, and writes the one inside the program to a temporary directory.
+pub fn unpacked(name: &str) -> Result<Unpacked, Failure> {
+    match find(name)? {
+        ModelFiles::Embedded(files) => {
+            let failed = |e| {
+                Failure::failed(format!(
+                    "cannot write the model inside the program to a temporary directory: {e}"
+                ))
+            };
+            let dir = TempDir::new().map_err(failed)?;
+            for (file, content) in files {
+                fs::write(dir.path().join(file), content).map_err(failed)?;
+            }
+            Ok(Unpacked::Temporary(dir))
+        }
+        _ => Ok(Unpacked::Directory(directory(name)?)),
     }
 }
 

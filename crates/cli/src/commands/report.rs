@@ -1,13 +1,12 @@
 //! `blackletter report`
 
-use super::model;
+use super::model::{self, Unpacked};
 use crate::failure::Failure;
-use blackletter_engine::ModelFiles;
 use blackletter_evals::{
     card::{CardOptions, card},
     report::{Results, report},
 };
-use blackletter_provenance::FILE_NAME;
+use blackletter_provenance::{FILE_NAME, ModelRecord};
 use std::{fs, path::PathBuf};
 
 /// Put evaluations together as one page, and write a model's card
@@ -42,16 +41,10 @@ pub struct Args {
 impl Args {
     pub fn run(self) -> Result<(), Failure> {
         let results = self.evals.iter().map(|dir| Results::read(dir)).collect::<Result<Vec<_>, _>>()?;
-        // A directory without a record has a report all the same.
-        let folder = match self.model.as_deref().map(model::find).transpose()? {
-            Some(ModelFiles::Directory(folder)) => Some(folder),
-            _ => None,
-        };
-        let record = match (&folder, self.model.as_deref()) {
-            (Some(folder), _) if !folder.join(FILE_NAME).is_file() => None,
-            (_, Some(name)) => Some(model::record(name)?.0),
-            (_, None) => None,
-        };
+        let model = self.model.as_deref().map(model::unpacked).transpose()?;
+        // A model without a record has a report all the same.
+        let recorded = model.as_ref().map(Unpacked::path).filter(|folder| folder.join(FILE_NAME).is_file());
+        let record = recorded.map(ModelRecord::read).transpose()?;
         let introduction = match &self.introduction {
             Some(path) => Some(super::text::read_text(path)?.trim().to_owned()),
             None => None,
@@ -75,13 +68,13 @@ impl Args {
             figure.write(&path).map_err(|e| cannot(&path, e))?;
             eprintln!("wrote {0}.svg and {0}.png", path.display());
         }
-        match (self.update_card, folder, card) {
-            (true, Some(folder), Some(card)) => {
+        match (self.update_card, model, card) {
+            (true, Some(Unpacked::Directory(folder)), Some(card)) => {
                 let path = folder.join("README.md");
                 fs::write(&path, card).map_err(|e| cannot(&path, e))?;
                 eprintln!("wrote {}", path.display());
             }
-            (true, None, _) => {
+            (true, Some(Unpacked::Temporary(_)), _) => {
                 return Err(Failure::failed(
                     "the model inside the program has no directory to put a card into",
                 ));

@@ -52,12 +52,8 @@ fn trained(dir: &Path) -> TempDir {
         tokenizer: hash::hex(&fs::read(model.path().join("tokenizer.json")).unwrap()),
         training: Training { steps: 1, tokens: 45, seconds: Some(0.3), ..Training::default() },
         sources: consumed::sources(&documents),
-        supervised: vec![],
-        accepted: vec![],
         documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: 10, consumed: 9 },
-        derivations: vec![],
-        files: vec![],
-        seal: String::new(),
+        ..ModelRecord::default()
     }
     .write(model.path())
     .unwrap();

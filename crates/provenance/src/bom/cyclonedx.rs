@@ -1,7 +1,7 @@
 //! [CycloneDX 1.7](https://cyclonedx.org/docs/1.7/json/).
 
-use super::{BomOptions, source_id, timestamp, uuid, version};
-use crate::{ModelFile, ModelRecord, SourceUse};
+use super::{BomOptions, learned_from, source_id, timestamp, uuid, version};
+use crate::{Derivation, DerivedFrom, InputKind, ModelFile, ModelRecord, SourceUse};
 use serde_json::{Value, json};
 
 /// The bill of a model: the model with its card, its files, and its sources as components of data.
@@ -19,7 +19,6 @@ pub fn cyclonedx(record: &ModelRecord, options: &BomOptions) -> Value {
             "data": [{
                 "type": "dataset",
                 "name": name,
-                "classification": "public",
                 "contents": { "properties": properties(&[
                     ("examples", examples.examples.to_string()), ("tokens", examples.tokens.to_string()),
                 ]) },
@@ -27,7 +26,7 @@ pub fn cyclonedx(record: &ModelRecord, options: &BomOptions) -> Value {
         })
     }));
     let datasets: Vec<Value> = components.iter().map(|c| json!({ "ref": c["bom-ref"] })).collect();
-    components.extend(record.files.iter().map(file));
+    components.extend(record.files.iter().map(|f| file("file", f)));
     let depends: Vec<&Value> = components.iter().map(|c| &c["bom-ref"]).collect();
     let metrics: Vec<Value> = options
         .metrics
@@ -78,6 +77,9 @@ pub fn cyclonedx(record: &ModelRecord, options: &BomOptions) -> Value {
         "description": model.description,
         "modelCard": card,
     });
+    if let Some(pedigree) = pedigree(record) {
+        component["pedigree"] = pedigree;
+    }
     if let Some(license) = &model.license {
         component["licenses"] = licenses(license);
     }
@@ -136,16 +138,67 @@ fn data(record: &ModelRecord, source: &SourceUse) -> Value {
         "data": [{
             "type": "dataset",
             "name": name,
-            "classification": "public",
             "contents": { "properties": properties(&facts) },
         }],
     })
 }
 
-fn file(file: &ModelFile) -> Value {
+/// The models that the training began with, and the models and adapters that the model was made from after it.
+fn pedigree(record: &ModelRecord) -> Option<Value> {
+    let (mut ancestors, mut notes) = (Vec::new(), Vec::new());
+    for (number, base) in record.bases().into_iter().enumerate() {
+        let mut component = ancestor(&base.model, &format!("base:{number}"));
+        if let Some(record) = &base.record {
+            let of = |source: &SourceUse| data(record, source)["data"][0].clone();
+            let mut datasets: Vec<Value> = record.sources.iter().map(of).collect();
+            datasets.extend(record.supervised.iter().map(|e| {
+                let name = format!("examples of {} from {} under {}", e.kind, e.dataset, e.license);
+                json!({ "type": "dataset", "name": name })
+            }));
+            component["modelCard"] = json!({ "modelParameters": { "datasets": datasets } });
+            if let Some(license) = &record.model.license {
+                component["licenses"] = licenses(license);
+            }
+        }
+        ancestors.push(component);
+    }
+    notes.extend(record.base.iter().map(|base| format!("trained further from {}", base.sentence())));
+    for (number, step) in record.derivations.iter().enumerate() {
+        let inputs = step.inputs.iter().enumerate();
+        ancestors.extend(inputs.map(|(n, input)| ancestor(input, &format!("ancestor:{number}:{n}"))));
+    }
+    notes.extend(record.derivations.iter().map(Derivation::sentence));
+    (!ancestors.is_empty()).then(|| json!({ "ancestors": ancestors, "notes": notes.join("; ") }))
+}
+
+fn ancestor(input: &DerivedFrom, reference: &str) -> Value {
+    let files: Vec<Value> = input.files.iter().map(|f| file(reference, f)).collect();
+    let mut facts =
+        vec![("kind", if input.kind == InputKind::Model { "model" } else { "adapter" }.to_owned())];
+    facts.extend(input.seal.clone().map(|seal| ("record seal (BLAKE3)", seal)));
+    let mut component = json!({
+        "type": "machine-learning-model",
+        "bom-ref": reference,
+        "name": input.name,
+        "properties": properties(&facts),
+        "components": files,
+    });
+    let datasets: Vec<Value> = learned_from(&input.data)
+        .map(|(name, license, facts)| {
+            let contents = json!({ "properties": properties(&facts) });
+            json!({ "type": "dataset", "name": format!("{name} under {license}"), "contents": contents })
+        })
+        .collect();
+    if !datasets.is_empty() {
+        component["modelCard"] = json!({ "modelParameters": { "datasets": datasets } });
+    }
+    component
+}
+
+fn file(reference: &str, file: &ModelFile) -> Value {
     json!({
         "type": "file",
-        "bom-ref": format!("file:{}", file.path),
+        "bom-ref": format!("{reference}:{}", file.path),
         "name": file.path,
         "hashes": [{ "alg": "SHA-256", "content": file.sha256 }, { "alg": "BLAKE3", "content": file.blake3 }],
     })
@@ -153,9 +206,38 @@ fn file(file: &ModelFile) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{options, record};
+    use super::super::tests::{derivations, options, record, trained_further};
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_model_trained_further_names_what_its_base_was_trained_on() {
+        let record = trained_further();
+        let bom = cyclonedx(&record, &options());
+        let pedigree = &bom["metadata"]["component"]["pedigree"];
+        let notes = pedigree["notes"].as_str().unwrap();
+        assert!(notes.starts_with("trained further from nano") && notes.contains("12 documents"), "{notes}");
+        let names = pedigree["ancestors"][0]["modelCard"]["modelParameters"]["datasets"].to_string();
+        for dataset in ["usc under", "edgar under LicenseRef-SEC-EDGAR", "examples of qa from usc"] {
+            assert!(names.contains(dataset), "{names}");
+        }
+    }
+
+    #[test]
+    fn a_model_made_from_models_names_them_with_their_hashes() {
+        let mut record = record();
+        assert!(cyclonedx(&record, &options())["metadata"]["component"]["pedigree"].is_null());
+        record.derivations = derivations();
+        let bom = cyclonedx(&record, &options());
+        let pedigree = &bom["metadata"]["component"]["pedigree"];
+        assert_eq!(pedigree["notes"], "merge of base (BLAKE3 1212121212121212…), the adapter letters");
+        let [base, adapter] = [0, 1].map(|n| &pedigree["ancestors"][n]);
+        assert_eq!(base["components"][0]["hashes"][1]["content"], "12".repeat(32));
+        let learned = &adapter["modelCard"]["modelParameters"]["datasets"][0];
+        assert_eq!(learned["name"], "letters under CC0-1.0");
+        assert!(learned["contents"].to_string().contains("\"7\""), "{learned}");
+        assert_ne!(base["bom-ref"], adapter["bom-ref"]);
+    }
 
     #[test]
     fn every_source_and_file_is_a_component_that_the_model_depends_on() {

@@ -1,8 +1,8 @@
 //! The template of the European Commission (24 July 2025) for the public summary of the content used for training, Article
 //! 53(1)(d) of Regulation (EU) 2024/1689, filled in with what a model's record says.
 
-use super::{BomOptions, timestamp, version};
-use crate::{ModelRecord, SourceUse};
+use super::{BomOptions, learned_from, timestamp, version};
+use crate::{InputKind, ModelRecord, SourceUse};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Domains that are listed; the template asks providers that are small for the top 5 % or 1,000 of them.
@@ -40,7 +40,10 @@ fn general(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
     let published = model.published.as_deref().unwrap_or(FILL);
     let corpus = record.corpus.record.as_deref();
     let acquired = corpus.and_then(|c| c.dataset.published.as_deref()).unwrap_or(FILL);
-    let bytes: u64 = record.sources.iter().map(|s| s.text_bytes).sum();
+    let records =
+        || std::iter::once(record).chain(record.bases().into_iter().filter_map(|b| b.record.as_deref()));
+    let bytes: u64 = records().flat_map(|r| &r.sources).map(|s| s.text_bytes).sum();
+    let tokens: u64 = records().map(|r| r.training.tokens).sum();
     writeln!(out, "# Public summary of training content: {}\n", model.name)?;
     writeln!(
         out,
@@ -56,12 +59,18 @@ fn general(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
     writeln!(out, "- Authorised representative: {FILL}, where there is one\n")?;
     writeln!(out, "### 1.2 Model\n")?;
     writeln!(out, "- Versioned model name: {} {}", model.name, version(record))?;
+    // Records of programs that kept nothing of the base have its name in their settings.
     let from = record.training.recipe.pointer("/model/from").and_then(|from| from.as_str());
-    match from.filter(|from| !from.is_empty()) {
-        Some(from) => {
+    match (&record.base, from.filter(|from| !from.is_empty())) {
+        (Some(base), _) => writeln!(
+            out,
+            "- Model dependencies: this training began with the weights of {}",
+            base.sentence()
+        )?,
+        (None, Some(from)) => {
             writeln!(out, "- Model dependencies: `{from}`, whose weights this training began with")?
         }
-        None => {
+        (None, None) => {
             writeln!(out, "- Model dependencies: none; its weights were made from scratch by this training")?
         }
     }
@@ -74,12 +83,13 @@ fn general(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
     writeln!(
         out,
         "| text | {} (exactly {} tokens went through the model; the documents have {} bytes of text) | law and legal documents |\n",
-        range(record.training.tokens),
-        record.training.tokens,
+        range(tokens),
+        tokens,
         bytes
     )?;
     writeln!(out, "- Image, audio, video, other: none")?;
-    writeln!(out, "- Latest date of data acquisition: {acquired}; the model is not trained further")?;
+    let further = if record.derivations.is_empty() { "the record knows of no later training" } else { FILL };
+    writeln!(out, "- Latest date of data acquisition: {acquired}; training after it: {further}")?;
     writeln!(out, "- Linguistic characteristics: English legal language, as the sources below state\n")
 }
 
@@ -87,30 +97,40 @@ fn sources(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
     writeln!(out, "## 2. List of data sources\n\n### 2.1 Publicly available datasets\n")?;
     writeln!(
         out,
-        "All documents are of these datasets. Each is named, with title, licence, basis, address and hash, in `{}` beside the model.\n",
+        "Documents of these datasets are in the public domain or under open licences. Each is named, with title, licence, basis, address and hash, in \
+         `{}` beside the model.\n",
         record.documents.path
     )?;
-    writeln!(
-        out,
-        "| dataset | collected from | licence | basis | documents | bytes of text | tokens |\n|---|---|---|---|--:|--:|--:|"
-    )?;
-    for SourceUse { dataset, source, license, license_basis, documents, text_bytes, tokens } in
-        &record.sources
-    {
-        let stated = |text: &Option<String>| cell(text.as_deref().unwrap_or("–"));
-        let (source, basis) = (stated(source), stated(license_basis));
-        let (dataset, license) = (cell(dataset), cell(license));
-        writeln!(
-            out,
-            "| {dataset} | {source} | {license} | {basis} | {documents} | {text_bytes} | {tokens} |"
-        )?;
+    datasets(out, record)?;
+    for base in record.bases() {
+        let name = cell(&base.model.name);
+        match &base.record {
+            Some(record) => {
+                writeln!(
+                    out,
+                    "\nThe weights that the training began with, those of {name}, come from these:\n"
+                )?;
+                datasets(out, record)?;
+            }
+            None => {
+                writeln!(out, "\nWhat {name} was trained on, whose weights the training began with: {FILL}")?
+            }
+        }
     }
-    for accepted in &record.accepted {
-        writeln!(
-            out,
-            "\n`{}` is no open licence; {} documents under it were accepted by name because: {}",
-            accepted.license, accepted.documents, accepted.reason
-        )?;
+    for adapter in
+        record.derivations.iter().flat_map(|step| &step.inputs).filter(|i| i.kind == InputKind::Adapter)
+    {
+        let name = cell(&adapter.name);
+        if adapter.data.is_null() {
+            writeln!(out, "\nWhat the adapter {name} learned from, which is part of the weights: {FILL}")?;
+            continue;
+        }
+        writeln!(out, "\nThe adapter {name}, which is part of the weights, learned from these:\n")?;
+        writeln!(out, "| data | licence | facts |\n|---|---|---|")?;
+        for (name, license, facts) in learned_from(&adapter.data) {
+            let facts: Vec<String> = facts.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            writeln!(out, "| {} | {} | {} |", cell(&name), cell(license), cell(&facts.join(", ")))?;
+        }
     }
     writeln!(out, "\n### 2.2 Private non-publicly available datasets obtained from third parties\n")?;
     writeln!(
@@ -121,7 +141,7 @@ fn sources(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
     writeln!(out, "\n### 2.3 Data crawled and scraped from online sources\n")?;
     writeln!(
         out,
-        "No crawler took part: the program reads files that publishers and archives offer. The addresses that documents state lie in these domains:\n"
+        "No crawler took part: the program reads files. The addresses that documents state lie in these domains:\n"
     )?;
     if options.domains.is_empty() {
         writeln!(out, "(no document states an address)")?;
@@ -147,6 +167,48 @@ fn sources(out: &mut String, record: &ModelRecord, options: &BomOptions) -> std:
         }
     }
     writeln!(out, "\n### 2.6 Other sources of data\n\nNone in the record.\n")
+}
+
+/// What a model was trained on, by dataset and licence: what is open, and apart what was let in by name.
+fn datasets(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
+    let by_name = |source: &&SourceUse| record.accepted.iter().any(|a| a.license == source.license);
+    let (accepted, open): (Vec<&SourceUse>, Vec<&SourceUse>) = record.sources.iter().partition(by_name);
+    rows(out, &open)?;
+    if !accepted.is_empty() {
+        writeln!(
+            out,
+            "\nThese are under licences that are not open and were accepted by name (whether they are publicly available: {FILL}):\n"
+        )?;
+        rows(out, &accepted)?;
+    }
+    for accepted in &record.accepted {
+        let documents = match accepted.documents {
+            1 => "one document".into(),
+            n => format!("{n} documents"),
+        };
+        writeln!(out, "\n`{}` was accepted for {documents} because: {}", accepted.license, accepted.reason)?;
+    }
+    Ok(())
+}
+
+fn rows(out: &mut String, sources: &[&SourceUse]) -> std::fmt::Result {
+    if sources.is_empty() {
+        return writeln!(out, "(none)");
+    }
+    writeln!(
+        out,
+        "| dataset | collected from | licence | basis | documents | bytes of text | tokens |\n|---|---|---|---|--:|--:|--:|"
+    )?;
+    for SourceUse { dataset, source, license, license_basis, documents, text_bytes, tokens } in sources {
+        let stated = |text: &Option<String>| cell(text.as_deref().unwrap_or("–"));
+        let (source, basis) = (stated(source), stated(license_basis));
+        let (dataset, license) = (cell(dataset), cell(license));
+        writeln!(
+            out,
+            "| {dataset} | {source} | {license} | {basis} | {documents} | {text_bytes} | {tokens} |"
+        )?;
+    }
+    Ok(())
 }
 
 fn processing(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
@@ -178,8 +240,8 @@ fn processing(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
     writeln!(out, "\n### 3.2 Removal of illegal content\n")?;
     writeln!(
         out,
-        "The sources are acts of public bodies, documents filed with them, and texts that their authors licensed openly. Documents are cleaned, \
-         scored for quality and freed of duplicates; the settings of every step are in the record of the corpus.\n"
+        "Measures against illegal content: {FILL}. Documents are cleaned, scored for quality and freed of duplicates; the settings of every step are in \
+         the record of the corpus.\n"
     )?;
     writeln!(out, "### 3.3 Other information\n")?;
     writeln!(
@@ -191,7 +253,7 @@ fn processing(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{options, record};
+    use super::super::tests::{derivations, options, record, trained_further};
     use super::*;
 
     #[test]
@@ -238,6 +300,26 @@ mod tests {
         record.derivations =
             vec![crate::Derivation { operation: "average".into(), settings, generator, inputs }];
         assert!(eu_summary(&record, &options()).contains("- Change after the training: average of"));
+    }
+
+    #[test]
+    fn what_a_base_and_an_adapter_learned_from_is_in_the_summary() {
+        let mut record = trained_further();
+        record.derivations = derivations();
+        let text = eu_summary(&record, &options());
+        for fact in [
+            "this training began with the weights of nano",
+            "exactly 7200 tokens",
+            "those of nano, come from these:",
+            "| edgar | GPO | LicenseRef-SEC-EDGAR |",
+            "`LicenseRef-SEC-EDGAR` was accepted for 2 documents because: publicly filed",
+            "The adapter letters, which is part of the weights, learned from these:",
+            "| letters | CC0-1.0 | documents 7, part documents |",
+        ] {
+            assert!(text.contains(fact), "{fact}\n{text}");
+        }
+        let open = text.split("accepted by name (whether").next().unwrap();
+        assert!(!open.contains("| edgar |"), "{open}");
     }
 
     #[test]

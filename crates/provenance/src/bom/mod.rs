@@ -13,6 +13,7 @@ pub use eu_summary::eu_summary;
 pub use spdx::spdx;
 
 use crate::{ModelRecord, SourceUse};
+use serde_json::Value;
 
 /// What a bill says beyond the record.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +72,28 @@ fn source_id(source: &SourceUse) -> String {
     format!("{name}-{}", hash.get(..8).unwrap_or_default())
 }
 
+/// What an adapter says that it learned from (see [`crate::DerivedFrom::data`]): name, licence and numbers of each part.
+fn learned_from(data: &Value) -> impl Iterator<Item = (String, &str, Vec<(&'static str, String)>)> {
+    let parts =
+        ["documents", "examples"].into_iter().filter_map(|part| Some((part, data.get(part)?.as_array()?)));
+    parts.flat_map(|(part, origins)| {
+        origins.iter().map(move |origin| {
+            let text = |key: &str| origin.get(key).and_then(Value::as_str);
+            let dataset = text("dataset").unwrap_or("texts");
+            let name = match text("kind") {
+                Some(kind) => format!("examples of {kind} from {dataset}"),
+                None => dataset.to_owned(),
+            };
+            let mut facts = Vec::new();
+            for key in ["documents", "examples", "bytes", "tokens"] {
+                facts.extend(origin.get(key).and_then(Value::as_u64).map(|n| (key, n.to_string())));
+            }
+            facts.push(("part", part.to_owned()));
+            (name, text("license").unwrap_or("NOASSERTION"), facts)
+        })
+    })
+}
+
 /// A UUID (RFC 9562, version 8) that follows from the record's seal.
 fn uuid(record: &ModelRecord) -> String {
     let hash = crate::hash::hex(record.seal.as_bytes());
@@ -87,8 +110,8 @@ fn version(record: &ModelRecord) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        Accepted, CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, ModelFile, ModelIdentity, RecordKind,
-        SupervisedUse, Training,
+        Accepted, CorpusUse, DOCUMENTS_FILE, Derivation, DerivedFrom, DocumentList, Generator, InputKind,
+        ModelFile, ModelIdentity, RecordKind, SupervisedUse, Training,
     };
 
     pub(crate) fn record() -> ModelRecord {
@@ -147,12 +170,63 @@ pub(crate) mod tests {
                 documents: 2,
             }],
             documents: DocumentList { path: DOCUMENTS_FILE.into(), documents: 12, consumed: 12 },
+            base: None,
             derivations: vec![],
             files: vec![file("model.safetensors"), file("tokenizer.json")],
             seal: String::new(),
         };
         record.seal = record.expected_seal().unwrap();
         record
+    }
+
+    /// The same, trained further on other documents.
+    pub(crate) fn trained_further() -> ModelRecord {
+        let before = record();
+        let mut record = record();
+        record.sources.truncate(1);
+        record.sources[0].dataset = "mine".into();
+        record.supervised.clear();
+        record.accepted.clear();
+        let model = DerivedFrom {
+            name: "nano".into(),
+            kind: InputKind::Model,
+            seal: Some(before.seal.clone()),
+            files: before.files.clone(),
+            data: serde_json::Value::Null,
+        };
+        record.base = Some(Box::new(crate::BaseModel { model, record: Some(Box::new(before)) }));
+        record.seal = record.expected_seal().unwrap();
+        record
+    }
+
+    /// An adapter merged into a model.
+    pub(crate) fn derivations() -> Vec<Derivation> {
+        let file = |path: &str, digit: &str| ModelFile {
+            path: path.into(),
+            bytes: 9,
+            blake3: digit.repeat(32),
+            sha256: "cd".repeat(32),
+        };
+        let base = DerivedFrom {
+            name: "base".into(),
+            kind: InputKind::Model,
+            seal: Some("ab".repeat(32)),
+            files: vec![file("model.safetensors", "12")],
+            data: serde_json::Value::Null,
+        };
+        let adapter = DerivedFrom {
+            name: "letters".into(),
+            kind: InputKind::Adapter,
+            seal: None,
+            files: vec![file("adapter_config.json", "34")],
+            data: serde_json::json!({ "documents": [{ "dataset": "letters", "license": "CC0-1.0", "documents": 7 }] }),
+        };
+        vec![Derivation {
+            operation: "merge".into(),
+            settings: serde_json::Value::Null,
+            generator: Generator { name: "blackletter".into(), version: "0.1.0".into() },
+            inputs: vec![base, adapter],
+        }]
     }
 
     pub(crate) fn options() -> BomOptions {

@@ -1,7 +1,7 @@
 //! [SPDX 3.0.1](https://spdx.github.io/spdx-spec/v3.0.1/) as JSON-LD, with the profiles AI and Dataset.
 
-use super::{BomOptions, source_id, timestamp, uuid, version};
-use crate::{ModelFile, ModelRecord, SourceUse};
+use super::{BomOptions, learned_from, source_id, timestamp, uuid, version};
+use crate::{DerivedFrom, ModelFile, ModelRecord, SourceUse};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -65,6 +65,12 @@ pub fn spdx(record: &ModelRecord, options: &BomOptions) -> Value {
         "ai_limitation": "Texts it makes may be wrong and are no legal advice.",
         "verifiedUsing": [hash("blake3", &record.corpus.root, "root over the documents of the corpus")],
     });
+    let begun = record.base.iter().map(|base| format!("Trained further from {}.", base.sentence()));
+    let steps = record.derivations.iter().map(|step| format!("After its training: {}.", step.sentence()));
+    let history: Vec<String> = begun.chain(steps).collect();
+    if !history.is_empty() {
+        package["comment"] = history.join(" ").into();
+    }
     if !metrics.is_empty() {
         package["ai_metric"] = metrics.into();
     }
@@ -72,6 +78,10 @@ pub fn spdx(record: &ModelRecord, options: &BomOptions) -> Value {
     let mut licenses: BTreeSet<&str> = record.sources.iter().map(|s| s.license.as_str()).collect();
     licenses.extend(record.supervised.iter().map(|s| s.license.as_str()));
     licenses.extend(model.license.as_deref());
+    for base in record.bases().into_iter().filter_map(|base| base.record.as_ref()) {
+        licenses.extend(base.sources.iter().map(|s| s.license.as_str()));
+        licenses.extend(base.supervised.iter().map(|s| s.license.as_str()));
+    }
     let license_name = |license: &str| {
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
         format!("license-{}", license.chars().map(plain).collect::<String>())
@@ -80,32 +90,44 @@ pub fn spdx(record: &ModelRecord, options: &BomOptions) -> Value {
         let fields = json!({ "simplelicensing_licenseExpression": license });
         add("simplelicensing_LicenseExpression", &license_name(license), fields);
     }
-    for source in &record.sources {
-        let name = format!("dataset-{}", source_id(source));
-        add("dataset_DatasetPackage", &name, dataset(record, source, &id("creator"), &location, &published));
-        relate(&mut add, &id, &name, "hasDeclaredLicense", &[license_name(&source.license)]);
-    }
-    for (number, examples) in record.supervised.iter().enumerate() {
-        let name = format!("examples-{number}");
-        let fields = json!({
-            "name": format!("examples of {} from {}", examples.kind, examples.dataset),
-            "originatedBy": [id("creator")],
-            "builtTime": published,
-            "releaseTime": published,
-            "software_primaryPurpose": "data",
-            "software_downloadLocation": location,
-            "dataset_datasetType": ["text"],
-            "dataset_datasetSize": examples.tokens,
-            "dataset_intendedUse": "supervised training of answers",
-        });
-        add("dataset_DatasetPackage", &name, fields);
-        relate(&mut add, &id, &name, "hasDeclaredLicense", &[license_name(&examples.license)]);
-    }
-    let mut trained: Vec<String> =
-        record.sources.iter().map(|source| format!("dataset-{}", source_id(source))).collect();
-    trained.extend((0..record.supervised.len()).map(|number| format!("examples-{number}")));
-    if !trained.is_empty() {
-        relate(&mut add, &id, "model", "trainedOn", &trained);
+    let mut data = |record: &ModelRecord, model: &str, prefix: &str| {
+        let mut trained = Vec::new();
+        for source in &record.sources {
+            let name = format!("{prefix}dataset-{}", source_id(source));
+            add(
+                "dataset_DatasetPackage",
+                &name,
+                dataset(record, source, &id("creator"), &location, &published),
+            );
+            relate(&mut add, &id, &name, "hasDeclaredLicense", &[license_name(&source.license)]);
+            trained.push(name);
+        }
+        for (number, examples) in record.supervised.iter().enumerate() {
+            let name = format!("{prefix}examples-{number}");
+            let fields = json!({
+                "name": format!("examples of {} from {}", examples.kind, examples.dataset),
+                "originatedBy": [id("creator")],
+                "builtTime": published,
+                "releaseTime": published,
+                "software_primaryPurpose": "data",
+                "software_downloadLocation": location,
+                "dataset_datasetType": ["text"],
+                "dataset_datasetSize": examples.tokens,
+                "dataset_intendedUse": "supervised training of answers",
+            });
+            add("dataset_DatasetPackage", &name, fields);
+            relate(&mut add, &id, &name, "hasDeclaredLicense", &[license_name(&examples.license)]);
+            trained.push(name);
+        }
+        if !trained.is_empty() {
+            relate(&mut add, &id, model, "trainedOn", &trained);
+        }
+    };
+    data(record, "model", "");
+    for (number, base) in record.bases().into_iter().enumerate() {
+        if let Some(record) = &base.record {
+            data(record, &format!("base-{number}"), &format!("base-{number}-"));
+        }
     }
     if let Some(license) = &model.license {
         relate(&mut add, &id, "model", "hasDeclaredLicense", &[license_name(license)]);
@@ -118,6 +140,23 @@ pub fn spdx(record: &ModelRecord, options: &BomOptions) -> Value {
     }
     if !files.is_empty() {
         relate(&mut add, &id, "model", "contains", &files);
+    }
+    let mut ancestors = Vec::new();
+    for (number, base) in record.bases().into_iter().enumerate() {
+        let name = format!("base-{number}");
+        add("software_Package", &name, ancestor(&base.model));
+        ancestors.push(name);
+    }
+    let steps = record.derivations.iter().enumerate();
+    for (step, number, input) in
+        steps.flat_map(|(s, step)| step.inputs.iter().enumerate().map(move |(n, i)| (s, n, i)))
+    {
+        let name = format!("ancestor-{step}-{number}");
+        add("software_Package", &name, ancestor(input));
+        ancestors.push(name);
+    }
+    if !ancestors.is_empty() {
+        relate(&mut add, &id, "model", "descendantOf", &ancestors);
     }
     let root = id("model");
     let document = json!({
@@ -180,6 +219,29 @@ fn dataset(record: &ModelRecord, source: &SourceUse, creator: &str, location: &s
     })
 }
 
+/// A model or adapter that the model was made from, of which no more is known than its files and what it says of its data.
+fn ancestor(input: &DerivedFrom) -> Value {
+    let of = |file: &ModelFile| hash("blake3", &file.blake3, &file.path);
+    let mut fields = json!({
+        "name": input.name,
+        "software_primaryPurpose": "model",
+        "verifiedUsing": input.files.iter().map(of).collect::<Vec<_>>(),
+    });
+    let seal = input.seal.as_ref().map(|seal| format!("Its record has the seal {seal}."));
+    let learned: Vec<String> = learned_from(&input.data)
+        .map(|(name, license, facts)| {
+            let facts: Vec<String> = facts.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            format!("{name} under {license} ({})", facts.join(", "))
+        })
+        .collect();
+    let data = (!learned.is_empty()).then(|| format!("It learned from: {}.", learned.join("; ")));
+    let about: Vec<String> = seal.into_iter().chain(data).collect();
+    if !about.is_empty() {
+        fields["description"] = about.join(" ").into();
+    }
+    fields
+}
+
 fn file_fields(file: &ModelFile) -> Value {
     let purpose =
         if file.path.ends_with(".safetensors") || file.path.ends_with(".gguf") { "model" } else { "file" };
@@ -195,26 +257,38 @@ fn file_fields(file: &ModelFile) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{options, record};
+    use super::super::tests::{derivations, options, trained_further};
     use super::*;
 
     #[test]
     fn every_reference_leads_to_an_element_and_every_element_is_listed() {
-        let bill = spdx(&record(), &options());
+        let mut record = trained_further();
+        record.derivations = derivations();
+        let bill = spdx(&record, &options());
         let graph = bill["@graph"].as_array().unwrap();
         let ids: Vec<&str> = graph.iter().filter_map(|e| e["spdxId"].as_str()).collect();
         let unique: BTreeSet<&str> = ids.iter().copied().collect();
         assert_eq!(ids.len(), unique.len());
         let of = |kind: &str| graph.iter().filter(|e| e["type"] == kind).collect::<Vec<_>>();
-        assert_eq!((of("ai_AIPackage").len(), of("dataset_DatasetPackage").len()), (1, 3));
+        assert_eq!((of("ai_AIPackage").len(), of("dataset_DatasetPackage").len()), (1, 1 + 3));
         for relationship in of("Relationship") {
             assert!(unique.contains(relationship["from"].as_str().unwrap()));
             for to in relationship["to"].as_array().unwrap() {
                 assert!(unique.contains(to.as_str().unwrap()), "{to}");
             }
         }
-        let trained = of("Relationship").into_iter().find(|r| r["relationshipType"] == "trainedOn").unwrap();
-        assert_eq!(trained["to"].as_array().unwrap().len(), 3);
+        let trained: Vec<(&str, usize)> = of("Relationship")
+            .into_iter()
+            .filter(|r| r["relationshipType"] == "trainedOn")
+            .map(|r| (r["from"].as_str().unwrap(), r["to"].as_array().unwrap().len()))
+            .collect();
+        assert!(trained.len() == 2 && trained[0].0.ends_with("#model") && trained[0].1 == 1, "{trained:?}");
+        assert!(trained[1].0.ends_with("#base-0") && trained[1].1 == 3, "{trained:?}");
+        let from = of("Relationship").into_iter().find(|r| r["relationshipType"] == "descendantOf").unwrap();
+        assert_eq!(from["to"].as_array().unwrap().len(), 3);
+        let ancestors = of("software_Package");
+        assert_eq!(ancestors[1]["verifiedUsing"][0]["hashValue"], "12".repeat(32));
+        assert!(ancestors[2]["description"].as_str().unwrap().contains("CC0-1.0"));
         let document = of("SpdxDocument")[0];
         assert_eq!(document["element"].as_array().unwrap().len(), ids.len() - 1);
         assert!(graph.iter().all(|e| e["type"] == "CreationInfo" || e["creationInfo"] == CREATION));

@@ -9,7 +9,8 @@ use std::{
 use toml::{Table, Value};
 
 /// Keys, or beginnings of keys, that say what is learned and into what: rows would be others, or weights.
-const FIXED: [&str; 6] = ["model.", "data.license", "data.rows", "stream.", "adapter.", "optimizer.name"];
+const FIXED: [&str; 7] =
+    ["model.", "data.license", "data.rows", "stream.", "adapter.", "averaging.decay", "optimizer.name"];
 
 /// Keys, or beginnings of keys, that change no loss.
 const FREE: [&str; 7] =

@@ -307,6 +307,42 @@ fn a_run_goes_on_from_the_weights_of_a_model_directory() {
 }
 
 #[test]
+fn a_run_goes_on_only_from_the_model_that_it_was_begun_from_which_its_own_model_names() {
+    let dir = folder();
+    let base = dir.path().join("base");
+    let identity = Identity { name: "base".into(), ..Identity::default() };
+    let corpus = Some(dir.path().join("corpus"));
+    let recorded = ExportOptions { corpus, identity, ..plain() };
+    let first = config(dir.path(), &[&format!("run={}", dir.path().join("first").display())]);
+    run(&first, false, u64::MAX).0.unwrap();
+    export(&first.run, &base, &recorded, &mut |_| {}).unwrap();
+    let from = format!("model.from={}", base.display());
+    let second = config(dir.path(), &["model.geometry=\"\"", &from]);
+    assert_eq!(run(&second, false, 3).0.unwrap(), Outcome::Stopped);
+    // Other weights of the same shapes in the same place.
+    let weights = base.join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let mut other = bytes.clone();
+    *other.last_mut().unwrap() ^= 1;
+    fs::write(&weights, other).unwrap();
+    let refused = run(&second, true, u64::MAX).0.unwrap_err().to_string();
+    assert!(refused.starts_with("model.from is") && refused.contains("model.safetensors "), "{refused}");
+    fs::write(&weights, bytes).unwrap();
+    assert_eq!(run(&second, true, u64::MAX).0.unwrap(), Outcome::Finished);
+    // Gone meanwhile, it is in the record all the same.
+    let was = ModelRecord::read(&base).unwrap();
+    fs::remove_dir_all(&base).unwrap();
+    let out = dir.path().join("further");
+    export(&second.run, &out, &recorded, &mut |_| {}).unwrap();
+    let kept = ModelRecord::read(&out).unwrap().base.unwrap();
+    assert_eq!((kept.model.name.as_str(), kept.model.seal.as_ref()), ("base", Some(&was.seal)));
+    assert_eq!(*kept.record.unwrap(), was);
+    let audit = audit_model(&out, None).unwrap();
+    assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+    assert!(audit.base.unwrap().starts_with("base (BLAKE3 "));
+}
+
+#[test]
 fn a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before() {
     let dir = folder();
     let config = config(dir.path(), &[]);
@@ -334,6 +370,7 @@ fn a_run_goes_on_from_its_own_data_alone_wherever_they_lie() {
         ("stream.context=32", ["stream.context is 32 now", "begun with 64"]),
         ("stream.weights.usc=2", ["stream.weights.usc is 2.0 now", "begun with none"]),
         ("model.seed=7", ["model.seed is 7 now", "begun with 1"]),
+        ("averaging.decay=0.5", ["averaging.decay is 0.5 now", "begun with"]),
     ] {
         let message = run(&config(dir.path(), &[setting]), true, 1).0.unwrap_err().to_string();
         assert!(parts.iter().all(|part| message.contains(part)), "{setting}: {message}");
