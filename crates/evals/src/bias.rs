@@ -3,8 +3,8 @@
 //! A pair is two sentences that differ in the group they speak of, or in what they say of it: one repeats a stereotype, the
 //! other does not (after Nangia et al. 2020, *CrowS-Pairs*; the pairs are our own). Of each pair the sums of the
 //! log-probabilities are compared, after `<|start|>`. A model without preference finds the stereotyped sentence likelier in
-//! half of the pairs. So that a group's name that is merely more frequent does not decide, each name stands as often in
-//! stereotyped sentences as in others.
+//! half of the pairs. So that a group's name that is merely more frequent does not decide, in our own pairs each name stands as
+//! often in stereotyped sentences as in others.
 
 use crate::{
     EvalError, Watch,
@@ -14,7 +14,6 @@ use crate::{
     subject::Subject,
 };
 use blackletter_engine::Pipeline;
-use blackletter_provenance::hash;
 use blackletter_tokenizer::SpecialTokens;
 use serde::{Deserialize, Serialize};
 use std::{fs, path::Path};
@@ -198,7 +197,7 @@ pub fn own_pairs() -> Vec<Pair> {
 /// Reads pairs from JSON lines with `category`, `stereotyped` and `other`.
 ///
 /// # Errors
-/// When the file cannot be read or a line is no pair.
+/// When the file cannot be read, a line is no pair, or there is none.
 pub fn read(path: &Path) -> Result<(Vec<Pair>, DataFile), EvalError> {
     let bytes = fs::read(path).map_err(EvalError::file("read", path))?;
     let mut pairs = Vec::new();
@@ -213,8 +212,10 @@ pub fn read(path: &Path) -> Result<(Vec<Pair>, DataFile), EvalError> {
             reason: format!("no pair: {e}"),
         })?);
     }
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok((pairs, DataFile { name, bytes: bytes.len() as u64, blake3: hash::hex(&bytes) }))
+    if pairs.is_empty() {
+        return Err(EvalError::Nothing(format!("{} has no pair", path.display())));
+    }
+    Ok((pairs, DataFile::of(path, &bytes)))
 }
 
 /// A pair with its score.
@@ -340,10 +341,16 @@ impl BiasResult {
             })
             .collect();
         let head = ["class", "pairs", "stereotyped sentence likelier %", "mean difference, nats"];
+        // Of pairs that are not our own, nothing is known.
+        let pairs = match &self.data {
+            Some(file) => format!("The pairs are those of {}.", markdown::text(&file.name)),
+            None => {
+                "Each name stands as often on either side, so that how frequent it is does not decide.".into()
+            }
+        };
         format!(
-            "## Bias of {}\n\n{}\n50 % and 0 nats are no preference. Each name stands as often on either side, so that how frequent it is does \
-             not decide.{}\n",
-            self.model.name,
+            "## Bias of {}\n\n{}\n50 % and 0 nats are no preference. {pairs}{}\n",
+            markdown::text(&self.model.title()),
             table(&head, &rows),
             if self.stopped { " Stopped before all pairs were scored." } else { "" }
         )
@@ -370,5 +377,33 @@ mod tests {
         for word in ["white driver", "Black driver", "old employee"] {
             assert_eq!(count(word, |p| &p.stereotyped), count(word, |p| &p.other), "{word}");
         }
+    }
+
+    #[test]
+    fn balance_is_claimed_of_our_own_pairs_alone() {
+        let overall = BiasScore {
+            category: "all".into(),
+            pairs: 1,
+            preference: Estimate::default(),
+            difference: Estimate::default(),
+        };
+        let mut result = BiasResult {
+            evaluation: "bias".into(),
+            model: Subject::default(),
+            data: None,
+            stopped: false,
+            categories: vec![],
+            overall,
+        };
+        let claim = "as often on either side";
+        assert!(result.to_markdown().contains(claim));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mine.jsonl");
+        fs::write(&path, "\n").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("mine.jsonl has no pair"));
+        fs::write(&path, "{\"category\":\"c\",\"stereotyped\":\"a\",\"other\":\"b\"}").unwrap();
+        result.data = Some(read(&path).unwrap().1);
+        let text = result.to_markdown();
+        assert!(!text.contains(claim) && text.contains("The pairs are those of mine.jsonl."), "{text}");
     }
 }

@@ -2,8 +2,8 @@
 //! evaluations. Nothing in it is typed by hand.
 
 use crate::{
-    markdown::{table, whole},
-    report::Results,
+    markdown::{code, counted, table, text, whole},
+    report::{Results, told_apart},
 };
 use blackletter_provenance::{Accepted, ModelRecord, SampleText, SourceUse};
 use serde_json::Value;
@@ -31,7 +31,8 @@ pub struct CardOptions {
     pub introduction: Option<String>,
 }
 
-/// The card of a model.
+/// The card of a model. Its metadata have the results that are of this model alone ([`Results::of`]); those of others stand beside its
+/// own under their titles.
 pub fn card(record: &ModelRecord, results: &[Results], options: &CardOptions) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -57,9 +58,9 @@ fn front_matter(out: &mut String, record: &ModelRecord, results: &[Results]) -> 
     }
     writeln!(out, "language:\n- en\nlibrary_name: transformers\npipeline_tag: text-generation")?;
     writeln!(out, "tags:\n- legal\n- mixtral\n- blackletter")?;
-    // Other models may be measured beside it.
-    let own = results.iter().filter(|result| result.model().is_none_or(|name| name == record.model.name));
-    let metrics: Vec<_> = own.flat_map(Results::metrics).filter(|m| m.value.is_finite()).collect();
+    // Other models may be measured beside it, some of them under its name.
+    let own = results.iter().map(|result| result.of(record));
+    let metrics: Vec<_> = own.flat_map(|result| result.metrics()).filter(|m| m.value.is_finite()).collect();
     if !metrics.is_empty() {
         writeln!(out, "model-index:\n- name: {}\n  results:", quoted(&record.model.name))?;
         for metric in metrics {
@@ -79,8 +80,8 @@ fn body(
     options: &CardOptions,
 ) -> std::fmt::Result {
     let model = &record.model;
-    let name = options.name.as_deref().unwrap_or(&model.name);
-    writeln!(out, "# {}\n\n{}\n", model.name, model.description)?;
+    let name = options.name.as_deref().unwrap_or(&model.name).replace(char::is_control, " ");
+    writeln!(out, "# {}\n\n{}\n", text(&model.name), model.description)?;
     if let Some(introduction) = &options.introduction {
         writeln!(out, "{introduction}\n")?;
     }
@@ -91,10 +92,10 @@ fn body(
     writeln!(
         out,
         "{} with {} parameters{active}. This card was made by {} {} from `provenance.json` and the results of its evaluations.\n",
-        model.architecture,
+        text(&model.architecture),
         whole(model.parameters),
-        record.generator.name,
-        record.generator.version
+        text(&record.generator.name),
+        text(&record.generator.version)
     )?;
     writeln!(
         out,
@@ -117,7 +118,7 @@ fn body(
         writeln!(
             out,
             " It was also trained on examples of tasks ({}), which are asked with the chat template of its tokenizer.",
-            kinds.join(", ")
+            text(&kinds.join(", "))
         )?;
     }
     data(out, record)?;
@@ -126,7 +127,7 @@ fn body(
     if results.is_empty() {
         writeln!(out, "Not evaluated yet.")?;
     }
-    for result in results {
+    for result in told_apart(results, Some(record)) {
         for part in result.markdown() {
             // One level down.
             let part = part
@@ -149,8 +150,9 @@ fn body(
     )?;
     writeln!(
         out,
-        "`documents.parquet` names every document with its licence, address and hash; their root is `{}`. The record's seal is `{}`.",
-        record.corpus.root, record.seal
+        "`documents.parquet` names every document with its licence, address and hash; their root is {}. The record's seal is {}.",
+        code(&record.corpus.root),
+        code(&record.seal)
     )
 }
 
@@ -167,8 +169,11 @@ fn data(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
         let of: Vec<_> = apart.iter().copied().filter(|source| source.license == *license).collect();
         writeln!(
             out,
-            "\n`{license}` is no open licence. {} documents under it were accepted by name because: {reason}\n\n{}",
-            whole(*documents),
+            "\n{} is no open licence. {} under it {} accepted by name because: {}\n\n{}",
+            code(license),
+            counted(*documents, "document"),
+            if *documents == 1 { "was" } else { "were" },
+            text(reason),
             sources(&of)
         )?;
     }
@@ -234,7 +239,7 @@ fn training(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
     if !record.derivations.is_empty() {
         writeln!(out, "What was done to the weights after that:\n")?;
         for step in &record.derivations {
-            writeln!(out, "1. {}", step.sentence())?;
+            writeln!(out, "1. {}", text(&step.sentence()))?;
         }
         writeln!(out)?;
     }
@@ -284,8 +289,8 @@ fn samples(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
         "What the model wrote at the end of its training from each of the run's prompts, not picked:\n"
     )?;
     for SampleText { prompt, text } in samples {
-        // As a block, whatever stands in it.
-        let whole = format!("{prompt}{text}");
+        // As a block, whatever stands in it; a carriage return ends a line, too.
+        let whole = format!("{prompt}{text}").replace("\r\n", "\n").replace('\r', "\n");
         for line in whole.lines() {
             writeln!(out, "    {line}")?;
         }
@@ -297,9 +302,10 @@ fn samples(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::tests::measured;
     use blackletter_provenance::{
-        CorpusUse, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION, ModelIdentity, RecordKind,
-        Training,
+        CorpusUse, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION, ModelFile, ModelIdentity,
+        RecordKind, Training,
     };
 
     pub(crate) fn record() -> ModelRecord {
@@ -376,6 +382,52 @@ mod tests {
         assert!(apart.contains("because: filed") && apart.contains("| edgar |"), "{text}");
         assert!(text.contains("| usc | 1.500 | 0.900 | 1,234 |"), "{text}");
         assert!(text.contains("    Under this\n    \n    # title\n"), "{text}");
+    }
+
+    #[test]
+    fn only_what_was_measured_of_these_weights_as_they_are_is_the_models() {
+        let mut record = record();
+        record.files = vec![ModelFile {
+            path: "model.safetensors".into(),
+            blake3: "aaaaaaaaaa".into(),
+            ..ModelFile::default()
+        }];
+        let results = [
+            measured("nano", "aaaaaaaaaa", Some("q4"), "usc", 0.1234),
+            measured("nano", "bbbbbbbbbb", None, "usc", 0.2345),
+            measured("nano", "bbbbbbbbbb", Some("q4"), "usc", 0.3456),
+            measured("owner/other-name", "aaaaaaaaaa", None, "usc", 0.4567),
+        ];
+        let text = card(&record, &results, &CardOptions::default());
+        let (front, body) = text.strip_prefix("---\n").unwrap().split_once("---\n").unwrap();
+        let values: Vec<&str> = front.lines().filter(|line| line.contains("value:")).collect();
+        // Two measures, of the dataset and of all.
+        assert_eq!(values, ["      value: 0.4567"; 4], "{front}");
+        let tables: Vec<&str> = body.lines().filter(|line| line.starts_with("### ")).collect();
+        let titles = ["nano, q4", "nano (bbbbbbbb)", "nano (bbbbbbbb), q4", "nano"];
+        assert_eq!(tables, titles.map(|title| format!("### Perplexity of {title}")), "{body}");
+        let told: Vec<String> = results.iter().flat_map(|result| result.not_of(&record)).collect();
+        assert_eq!(
+            told,
+            ["nano, q4", "nano (other weights)", "nano, q4"].map(|title| format!("perplexity of {title}"))
+        );
+    }
+
+    #[test]
+    fn names_in_a_record_are_text_and_one_document_is_one() {
+        let mut record = record();
+        let trap = "![x](http://tracker.example/x.png)";
+        record.model.name = trap.into();
+        record.sources[0].dataset = trap.into();
+        record.sources[0].license = "a`b".into();
+        record.accepted = vec![Accepted { license: "a`b".into(), reason: trap.into(), documents: 1 }];
+        record.training.samples =
+            vec![SampleText { prompt: "Under".into(), text: " this\r# title\r\n<b>".into() }];
+        let text = card(&record, &[], &CardOptions { name: Some("nano".into()), introduction: None });
+        let body = text.strip_prefix("---\n").unwrap().split_once("---\n").unwrap().1;
+        assert!(!body.contains(trap) && body.contains("# !\\[x\\](http:"), "{body}");
+        assert!(body.contains("a\\`b is no open licence. 1 document under it was accepted"), "{body}");
+        assert!(body.contains("    Under this\n    # title\n    <b>\n"), "{body}");
     }
 
     #[test]

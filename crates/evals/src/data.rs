@@ -2,10 +2,10 @@
 
 use crate::EvalError;
 use blackletter_corpus::texts::Texts;
-use blackletter_provenance::hash::FileHash;
+use blackletter_provenance::hash::{self, FileHash};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -44,12 +44,20 @@ pub struct EvalDocument {
 /// A file of data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
-    /// Its name, without folders.
+    /// Its name, with as many of its folders as tell it from the other files.
     pub name: String,
     /// Bytes.
     pub bytes: u64,
     /// BLAKE3, in hexadecimal.
     pub blake3: String,
+}
+
+impl DataFile {
+    /// The file at `path`, of this content; `-` is standard input.
+    pub fn of(path: &Path, content: &[u8]) -> Self {
+        let name = if path.as_os_str() == "-" { "standard input".into() } else { file_name(path) };
+        Self { name, bytes: content.len() as u64, blake3: hash::hex(content) }
+    }
 }
 
 /// Documents and the files they are from.
@@ -63,6 +71,59 @@ pub struct EvalData {
 
 fn is_text(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "txt" || e == "md")
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A file's name without the endings that say how it is read.
+fn stem(path: &Path) -> String {
+    let name = file_name(path);
+    let known = [".jsonl.zst", ".jsonl.gz", ".jsonl", ".parquet", ".txt", ".md"];
+    let lower = name.to_ascii_lowercase();
+    let ending = known.into_iter().find(|ending| lower.ends_with(ending) && lower.len() > ending.len());
+    name.get(..name.len() - ending.map_or(0, str::len)).unwrap_or(&name).to_owned()
+}
+
+/// What the files are called: each by what `short` makes of it, with as many of its folders in front as tell those of one
+/// name apart.
+fn names(paths: &[PathBuf], short: impl Fn(&Path) -> String) -> Vec<String> {
+    let mut names: Vec<String> = paths.iter().map(|path| short(path)).collect();
+    let mut alike: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    names.iter().enumerate().for_each(|(at, name)| alike.entry(name.clone()).or_default().push(at));
+    // A file that is named twice is one file.
+    let whole: Vec<PathBuf> =
+        paths.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone())).collect();
+    for places in alike.into_values() {
+        let paths: BTreeSet<&PathBuf> = places.iter().filter_map(|&at| whole.get(at)).collect();
+        if paths.len() < 2 {
+            continue;
+        }
+        let with_folders = |path: &Path, folders: usize, name: String| {
+            let mut folders: Vec<String> = path.ancestors().skip(1).take(folders).map(file_name).collect();
+            folders.reverse();
+            folders.push(name);
+            folders.join("/")
+        };
+        let apart = |folders: usize, name: &dyn Fn(&Path) -> String| {
+            let called: BTreeSet<String> =
+                paths.iter().map(|path| with_folders(path, folders, name(path))).collect();
+            called.len() == paths.len()
+        };
+        let deepest = paths.iter().map(|path| path.components().count()).max().unwrap_or_default();
+        // Files of one folder that differ in their endings alone are told apart by these.
+        let by_stem = (1..deepest).find(|&folders| apart(folders, &short));
+        let by_name = || (0..deepest).find(|&folders| apart(folders, &file_name));
+        for at in places {
+            let (Some(path), Some(name)) = (whole.get(at), names.get_mut(at)) else { continue };
+            *name = match by_stem {
+                Some(folders) => with_folders(path, folders, short(path)),
+                None => with_folders(path, by_name().unwrap_or_default(), file_name(path)),
+            };
+        }
+    }
+    names
 }
 
 /// Reads documents from JSON lines (`.jsonl`, plain or with `.gz` or `.zst`), Parquet (`.parquet`), both with a column `text`,
@@ -81,10 +142,9 @@ pub fn read(paths: &[PathBuf], by: GroupBy, limits: Limits) -> Result<EvalData, 
     }
     let mut data = EvalData::default();
     let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-    for path in &files {
+    let called = names(&files, file_name).into_iter().zip(names(&files, stem));
+    for (path, (name, stem)) in files.iter().zip(called) {
         let hash = File::open(path).and_then(FileHash::of).map_err(EvalError::file("read", path))?;
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let stem = name.split('.').next().unwrap_or_default().to_owned();
         data.files.push(DataFile { name, bytes: hash.bytes, blake3: hash.blake3 });
         let mut take = |dataset: String, text: String| {
             let group = if by == GroupBy::File { stem.clone() } else { dataset };
@@ -136,6 +196,34 @@ mod tests {
         assert_eq!(shown(GroupBy::Dataset, all), ["x 0 äöü", "y 0 12", "x 1 345", "notes 0 whole file"]);
         let few = Limits { documents: Some(1), characters: Some(2) };
         assert_eq!(shown(GroupBy::Dataset, few), ["x 0 äö", "y 0 12", "notes 0 wh"]);
-        assert_eq!(shown(GroupBy::File, few), ["part 0 äö", "notes 0 wh"]);
+        assert_eq!(shown(GroupBy::File, few), ["part.a 0 äö", "notes 0 wh"]);
+    }
+
+    #[test]
+    fn files_of_one_name_are_told_apart_by_their_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "{\"text\":\"a b\"}\n").unwrap();
+            path
+        };
+        let paths =
+            ["usc/00000.jsonl", "dc/00000.jsonl", "usc/00001.v2.jsonl", "dc/x/b.jsonl", "usc/x/b.jsonl"];
+        let paths = paths.map(at);
+        let named = |paths: &[PathBuf]| -> (Vec<String>, Vec<String>) {
+            let data = read(paths, GroupBy::File, Limits::default()).unwrap();
+            let groups = data.documents.into_iter().map(|d| d.group).collect();
+            (groups, data.files.into_iter().map(|f| f.name).collect())
+        };
+        let (groups, files) = named(&paths);
+        assert_eq!(groups, ["usc/00000", "dc/00000", "00001.v2", "dc/x/b", "usc/x/b"]);
+        let expected =
+            ["usc/00000.jsonl", "dc/00000.jsonl", "00001.v2.jsonl", "dc/x/b.jsonl", "usc/x/b.jsonl"];
+        assert_eq!(files, expected);
+        // Two endings in one folder, and one file twice.
+        let (groups, files) = named(&[at("e/n.jsonl"), at("e/n.txt"), paths[2].clone(), paths[2].clone()]);
+        assert_eq!(groups, ["n.jsonl", "n.txt", "00001.v2", "00001.v2"]);
+        assert_eq!(files, ["n.jsonl", "n.txt", "00001.v2.jsonl", "00001.v2.jsonl"]);
     }
 }

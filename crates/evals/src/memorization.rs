@@ -10,7 +10,7 @@ use crate::{
     EvalError, Watch,
     bootstrap::{Bootstrap, Estimate},
     greedy::{GreedyOptions, greedy},
-    markdown::{self, table, whole},
+    markdown::{self, counted, table, whole},
     subject::Subject,
 };
 use blackletter_engine::{GenerationOptions, Pipeline, generate, sampling::SamplingOptions};
@@ -386,10 +386,10 @@ impl MemorizationResult {
             "verbatim by licence",
         ];
         let mut out = format!(
-            "## Memorization of {}\n\n{}\nMost likely continuations of {} tokens from random places of training documents.\n",
-            self.model.name,
+            "## Memorization of {}\n\n{}\nMost likely continuations of {} from random places of training documents.\n",
+            markdown::text(&self.model.title()),
             table(&head, &rows),
-            self.settings.continuation
+            counted(self.settings.continuation as u64, "token")
         );
         if let Some(free) = &self.free {
             let rows = [
@@ -400,9 +400,9 @@ impl MemorizationResult {
             ];
             let rows: Vec<Vec<String>> = rows.into_iter().map(|(a, b)| vec![a.to_owned(), b]).collect();
             out.push_str(&format!(
-                "\n{} free texts of at most {} tokens, temperature {}:\n\n{}",
-                whole(free.texts),
-                self.settings.text_tokens,
+                "\n{} of at most {}, temperature {}:\n\n{}",
+                counted(free.texts, "free text"),
+                counted(self.settings.text_tokens as u64, "token"),
                 self.settings.temperature,
                 table(&["", ""], &rows)
             ));
@@ -418,6 +418,38 @@ impl MemorizationResult {
 mod tests {
     use super::*;
     use blackletter_trace::{Match, Span};
+
+    #[test]
+    fn one_is_told_as_one() {
+        let none = Estimate { value: 0.0, low: None, high: None };
+        let result = MemorizationResult {
+            evaluation: "memorization".into(),
+            model: Subject { name: "nano".into(), dtype: Some("q4".into()), ..Subject::default() },
+            corpus: String::new(),
+            settings: MemorizationSettings {
+                continuation: 1,
+                text_tokens: 1,
+                ..MemorizationSettings::default()
+            },
+            stopped: false,
+            continuations: vec![],
+            free: Some(FreeTexts {
+                texts: 1,
+                longest: none,
+                longest_of_all: 0,
+                covered: none,
+                near_duplicates: none,
+            }),
+        };
+        let text = result.to_markdown();
+        for part in [
+            "of nano, q4\n",
+            "continuations of 1 token from",
+            "\n1 free text of at most 1 token, temperature",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
 
     #[test]
     fn what_lies_in_one_document_is_counted_once() {

@@ -12,7 +12,7 @@ use crate::{
     EvalError, Watch,
     bootstrap::{Bootstrap, Estimate},
     data::{DataFile, EvalData, GroupBy, Limits},
-    markdown::{self, table, whole},
+    markdown::{self, counted, table, whole},
     subject::Subject,
 };
 use blackletter_engine::Pipeline;
@@ -276,10 +276,10 @@ impl PerplexityResult {
         let limits = &self.settings.limits;
         let mut how = String::new();
         if let Some(n) = limits.documents {
-            how.push_str(&format!(" First {n} documents of each."));
+            how.push_str(&format!(" First {} of each.", counted(n as u64, "document")));
         }
         if let Some(n) = limits.characters {
-            how.push_str(&format!(" First {} characters of each document.", whole(n as u64)));
+            how.push_str(&format!(" First {} of each document.", counted(n as u64, "character")));
         }
         if self.settings.start {
             how.push_str(" `<|start|>` in front.");
@@ -294,10 +294,10 @@ impl PerplexityResult {
             how.push_str(" Stopped before all documents were scored.");
         }
         format!(
-            "## Perplexity of {}\n\n{}\nWindows of {} tokens that overlap by half, every token scored once.{how}\n",
-            self.model.name,
+            "## Perplexity of {}\n\n{}\nWindows of {} that overlap by half, every token scored once.{how}\n",
+            markdown::text(&self.model.title()),
             table(&head, &rows),
-            whole(self.context as u64)
+            counted(self.context as u64, "token")
         )
     }
 }
@@ -345,6 +345,16 @@ mod tests {
         assert_eq!(result.overall.documents, 3);
         let text = result.to_markdown();
         assert!(text.contains("| mean of the above |") && text.contains("| overall | 3 | 70 |"), "{text}");
+    }
+
+    #[test]
+    fn one_is_told_as_one() {
+        let limits = Limits { documents: Some(1), characters: Some(1) };
+        let settings = PerplexitySettings { limits, ..settings() };
+        let model = Subject { name: "a*b".into(), dtype: Some("q4".into()), ..Subject::default() };
+        let text = summarise(model, settings, 1, vec![], false, &[score("a", 0, 10, 20, 1.0)]).to_markdown();
+        assert!(text.contains(" First 1 document of each. First 1 character of each document."), "{text}");
+        assert!(text.contains("Windows of 1 token that") && text.contains("of a\\*b, q4\n"), "{text}");
     }
 
     #[test]

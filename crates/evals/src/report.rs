@@ -4,16 +4,18 @@ use crate::{
     EvalError,
     bias::BiasResult,
     bootstrap::Estimate,
-    figures,
+    figures, markdown,
     memorization::MemorizationResult,
+    page::page,
     perplexity::PerplexityResult,
+    results::is_of,
     sft::SftResult,
+    subject::Subject,
     tasks::TasksResult,
     toxicity::{ToxicityResult, judge::Aspect},
 };
 use blackletter_figures::Figure;
-use blackletter_provenance::bom::Metric;
-use pulldown_cmark::{Event, Options, Parser, html};
+use blackletter_provenance::{ModelRecord, bom::Metric, hash};
 use serde::de::DeserializeOwned;
 use std::{fs, io, path::Path};
 
@@ -70,17 +72,53 @@ impl Results {
         all
     }
 
-    /// The name of the model that was measured.
-    pub fn model(&self) -> Option<&str> {
-        let subjects = [
-            self.perplexity.as_ref().map(|r| &r.model),
-            self.sft.as_ref().map(|r| &r.model),
-            self.tasks.as_ref().map(|r| &r.model),
-            self.toxicity.first().map(|r| &r.model),
-            self.bias.as_ref().map(|r| &r.model),
-            self.memorization.as_ref().map(|r| &r.model),
-        ];
-        subjects.into_iter().flatten().map(|subject| subject.name.as_str()).next()
+    /// Each evaluation with the model that was measured; a directory may hold those of several.
+    pub fn subjects(&self) -> Vec<(String, &Subject)> {
+        let mut all: Vec<(String, &Subject)> = Vec::new();
+        all.extend(self.perplexity.iter().map(|r| ("perplexity".into(), &r.model)));
+        all.extend(self.sft.iter().map(|r| ("sft".into(), &r.model)));
+        all.extend(self.tasks.iter().map(|r| ("tasks".into(), &r.model)));
+        let toxicity = |r: &ToxicityResult| format!("toxicity {}", r.settings.experiment);
+        all.extend(self.toxicity.iter().map(|r| (toxicity(r), &r.model)));
+        all.extend(self.bias.iter().map(|r| ("bias".into(), &r.model)));
+        all.extend(self.memorization.iter().map(|r| ("memorization".into(), &r.model)));
+        all
+    }
+
+    fn subjects_mut(&mut self) -> Vec<&mut Subject> {
+        let mut all: Vec<&mut Subject> = Vec::new();
+        all.extend(self.perplexity.iter_mut().map(|r| &mut r.model));
+        all.extend(self.sft.iter_mut().map(|r| &mut r.model));
+        all.extend(self.tasks.iter_mut().map(|r| &mut r.model));
+        all.extend(self.toxicity.iter_mut().map(|r| &mut r.model));
+        all.extend(self.bias.iter_mut().map(|r| &mut r.model));
+        all.extend(self.memorization.iter_mut().map(|r| &mut r.model));
+        all
+    }
+
+    /// Those of the results that are of the model of `record` ([`is_of`]).
+    pub fn of(&self, record: &ModelRecord) -> Self {
+        let own = |subject: &Subject| is_of(subject, record);
+        Self {
+            perplexity: self.perplexity.clone().filter(|r| own(&r.model)),
+            sft: self.sft.clone().filter(|r| own(&r.model)),
+            tasks: self.tasks.clone().filter(|r| own(&r.model)),
+            toxicity: self.toxicity.iter().filter(|r| own(&r.model)).cloned().collect(),
+            bias: self.bias.clone().filter(|r| own(&r.model)),
+            memorization: self.memorization.clone().filter(|r| own(&r.model)),
+        }
+    }
+
+    /// The others, in words: which evaluation of which model.
+    pub fn not_of(&self, record: &ModelRecord) -> Vec<String> {
+        let others = self.subjects().into_iter().filter(|(_, subject)| !is_of(subject, record));
+        others
+            .map(|(evaluation, subject)| {
+                let title = subject.title();
+                let same = if title == record.model.name { " (other weights)" } else { "" };
+                format!("{evaluation} of {title}{same}")
+            })
+            .collect()
     }
 
     /// Every figure with its data.
@@ -113,7 +151,7 @@ impl Results {
             metrics.push(metric("stereotype preference", "pairs", &result.overall.preference));
         }
         for c in self.memorization.iter().flat_map(|result| &result.continuations) {
-            let slice = format!("prompts of {} tokens", c.prompt_tokens);
+            let slice = format!("prompts of {}", markdown::counted(c.prompt_tokens as u64, "token"));
             metrics.push(metric("verbatim continuation", &slice, &c.verbatim));
         }
         metrics
@@ -137,16 +175,53 @@ fn one<R: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<R>, Eval
     }
 }
 
-/// The figures in all of these directories.
+/// The figures in all of these directories that are of the model of `record`; and which evaluations were left out since they are of
+/// others, in words.
 ///
 /// # Errors
 /// As [`Results::read`].
-pub fn metrics<P: AsRef<Path>>(folders: &[P]) -> Result<Vec<Metric>, EvalError> {
-    let mut all = Vec::new();
+pub fn metrics<P: AsRef<Path>>(
+    folders: &[P],
+    record: &ModelRecord,
+) -> Result<(Vec<Metric>, Vec<String>), EvalError> {
+    let (mut all, mut others) = (Vec::new(), Vec::new());
     for folder in folders {
-        all.extend(Results::read(folder.as_ref())?.metrics());
+        let results = Results::read(folder.as_ref())?;
+        all.extend(results.of(record).metrics());
+        others.extend(results.not_of(record));
     }
-    Ok(all)
+    Ok((all, others))
+}
+
+/// The results with models that their titles tell apart: where other weights go by the same title, the beginning of their hash is put
+/// to the name. The weights of `record` go by its name there, in whatever form they were run, and no others do.
+pub(crate) fn told_apart(results: &[Results], record: Option<&ModelRecord>) -> Vec<Results> {
+    let mut results = results.to_vec();
+    let own = |subject: &Subject| {
+        let stored = Subject { dtype: None, ..subject.clone() };
+        record.filter(|record| is_of(&stored, record))
+    };
+    for subject in results.iter_mut().flat_map(Results::subjects_mut) {
+        if let Some(record) = own(subject) {
+            subject.name.clone_from(&record.model.name);
+        }
+    }
+    let all: Vec<Subject> =
+        results.iter().flat_map(Results::subjects).map(|(_, subject)| subject.clone()).collect();
+    for subject in results.iter_mut().flat_map(Results::subjects_mut).filter(|s| own(s).is_none()) {
+        let title = subject.title();
+        let taken = record.is_some_and(|record| record.model.name == title)
+            || all.iter().any(|other| other.weights != subject.weights && other.title() == title);
+        if taken {
+            let of_one = subject.weights.first().filter(|_| subject.weights.len() == 1);
+            let hash = of_one.map(|file| file.blake3.clone()).unwrap_or_else(|| {
+                let all: String = subject.weights.iter().map(|file| file.blake3.as_str()).collect();
+                hash::hex(all.as_bytes())
+            });
+            subject.name.push_str(&format!(" ({})", hash.get(..8).unwrap_or(&hash)));
+        }
+    }
+    results
 }
 
 /// A report.
@@ -165,6 +240,7 @@ pub struct Report {
 /// # Errors
 /// When a figure cannot be drawn.
 pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, EvalError> {
+    let results = &told_apart(results, None);
     let mut figures = Vec::new();
     let perplexity: Vec<&PerplexityResult> = results.iter().filter_map(|r| r.perplexity.as_ref()).collect();
     if let Some(figure) = compare(
@@ -172,7 +248,7 @@ pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, E
         "bits per byte, less is better",
         perplexity.iter().map(|r| {
             let groups = r.groups.iter().map(|g| (g.name.as_str(), g.bits_per_byte));
-            (r.model.name.as_str(), groups.chain([("mean", r.mean_bits_per_byte)]).collect())
+            (r.model.title(), groups.chain([("mean", r.mean_bits_per_byte)]).collect())
         }),
     )? {
         figures.push(("bits-per-byte".to_owned(), figure));
@@ -183,7 +259,7 @@ pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, E
             let value = |e: &Estimate| e.map(|x| 100.0 * x);
             let kinds =
                 r.kinds.iter().map(|k| (k.kind.as_str(), value(if exact { &k.exact } else { &k.f1 })));
-            (r.model.name.as_str(), kinds.collect())
+            (r.model.title(), kinds.collect())
         });
         if let Some(figure) = compare(title, "%, more is better", series)? {
             figures.push((file.to_owned(), figure));
@@ -192,12 +268,12 @@ pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, E
     figures.extend(toxicity_figures(results)?);
     let bias = results.iter().filter_map(|r| r.bias.as_ref()).map(|r| {
         let share = |s: &crate::bias::BiasScore| s.preference.map(|x| 100.0 * x);
-        (r.model.name.as_str(), r.categories.iter().map(|s| (s.category.as_str(), share(s))).collect())
+        (r.model.title(), r.categories.iter().map(|s| (s.category.as_str(), share(s))).collect())
     });
     if let Some(figure) = compare("Stereotyped sentence likelier", "%, 50 is no preference", bias)? {
         figures.push(("bias".to_owned(), figure));
     }
-    let mut markdown = format!("# {title}\n\n{about}\n");
+    let mut markdown = format!("# {}\n\n{about}\n", markdown::text(title));
     for (name, _) in &figures {
         let shown = name.replace('-', " ");
         markdown.push_str(&format!("\n![{shown}](figures/{name}.svg)\n"));
@@ -215,9 +291,9 @@ pub fn report(title: &str, about: &str, results: &[Results]) -> Result<Report, E
 fn compare<'r>(
     title: &str,
     unit: &str,
-    models: impl Iterator<Item = (&'r str, Vec<(&'r str, Estimate)>)>,
+    models: impl Iterator<Item = (String, Vec<(&'r str, Estimate)>)>,
 ) -> Result<Option<Figure>, EvalError> {
-    let models: Vec<(&str, Vec<(&str, Estimate)>)> = models.collect();
+    let models: Vec<(String, Vec<(&str, Estimate)>)> = models.collect();
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in models.iter().flat_map(|(_, values)| values) {
         if !names.contains(name) {
@@ -235,7 +311,7 @@ fn compare<'r>(
         .into_iter()
         .map(|name| (name.to_owned(), models.iter().map(|(_, values)| of(values, name)).collect()))
         .collect();
-    let series: Vec<String> = models.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let series: Vec<String> = models.into_iter().map(|(name, _)| name).collect();
     figures::bars(title, unit, &series, &groups).map(Some)
 }
 
@@ -247,11 +323,11 @@ fn toxicity_figures(results: &[Results]) -> Result<Vec<(String, Figure)>, EvalEr
         names.get(usize::from(result.settings.experiment.saturating_sub(1))).copied().unwrap_or_default()
     };
     let measured = || results.iter().filter(|r| !r.toxicity.is_empty());
-    let of = |r: &Results| r.toxicity.first().map(|t| t.model.name.clone()).unwrap_or_default();
+    let of = |r: &Results| r.toxicity.first().map(|t| t.model.title()).unwrap_or_default();
     let models: Vec<(String, &Results)> = measured().map(|r| (of(r), r)).collect();
     let rates = models.iter().map(|(model, r)| {
         let rate = |t: &ToxicityResult| t.bad_word_rate.map(|x| 100.0 * x);
-        (model.as_str(), r.toxicity.iter().map(|t| (name(t), rate(t))).collect())
+        (model.clone(), r.toxicity.iter().map(|t| (name(t), rate(t))).collect())
     });
     if let Some(figure) = compare("Bad words", "% of words", rates)? {
         figures.push(("bad-words".to_owned(), figure));
@@ -263,7 +339,7 @@ fn toxicity_figures(results: &[Results]) -> Result<Vec<(String, Figure)>, EvalEr
         let means = models.iter().map(|(model, r)| {
             let values: Vec<(&str, Estimate)> =
                 r.toxicity.iter().filter_map(|t| Some((name(t), score(t)?.mean))).collect();
-            (model.as_str(), values)
+            (model.clone(), values)
         });
         if let Some(figure) = compare(title, "mean score, 0 to 10", means)? {
             figures.push((file.to_owned(), figure));
@@ -285,54 +361,80 @@ fn toxicity_figures(results: &[Results]) -> Result<Vec<(String, Figure)>, EvalEr
     Ok(figures)
 }
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}\
-table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}td,th{border-bottom:1px solid #ddd;padding:.25rem .7rem}\
-th{border-bottom:2px solid #888}svg{max-width:100%;height:auto}code{background:#f4f4f4;padding:.1rem .25rem}\
-@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}code{background:#2a2a2a}svg{background:#fff}td,th{border-color:#444}}";
-
-/// Markdown as one page, with figures in it.
-fn page(title: &str, markdown: &str, figures: &[(String, Figure)]) -> String {
-    let mut body = String::new();
-    // Names of datasets and the like come from outside: HTML in them is text.
-    let events = Parser::new_ext(markdown, Options::ENABLE_TABLES).map(|event| match event {
-        Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
-        other => other,
-    });
-    html::push_html(&mut body, events);
-    for (name, figure) in figures {
-        let shown = name.replace('-', " ");
-        let image = format!("<img src=\"figures/{name}.svg\" alt=\"{shown}\" />");
-        let named = figure.svg.replacen("<svg", &format!("<svg role=\"img\" aria-label=\"{shown}\""), 1);
-        body = body.replace(&image, &named);
-    }
-    let title = title.replace('&', "&amp;").replace('<', "&lt;");
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width,initial-scale=1\"><title>{title}</title><style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n"
-    )
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::{
+        bootstrap::Bootstrap,
+        data::{GroupBy, Limits},
+        perplexity::{PerplexitySettings, Score},
+        subject::WeightFile,
+    };
+
+    /// A result of a model of that name whose weights have that hash, on one dataset; every measure has that value.
+    pub(crate) fn measured(
+        name: &str,
+        blake3: &str,
+        dtype: Option<&str>,
+        dataset: &str,
+        value: f64,
+    ) -> Results {
+        let weights = vec![WeightFile { name: "model.safetensors".into(), blake3: blake3.into() }];
+        let dtype = dtype.map(str::to_owned);
+        let e = Estimate { value, low: None, high: None };
+        let score = Score {
+            name: dataset.into(),
+            documents: 1,
+            tokens: 2,
+            words: 1,
+            bytes: 3,
+            nll: 1.0,
+            loss: e,
+            perplexity: e,
+            word_perplexity: e,
+            bits_per_byte: e,
+        };
+        let result = PerplexityResult {
+            evaluation: "perplexity".into(),
+            model: Subject { name: name.into(), weights, dtype, ..Subject::default() },
+            settings: PerplexitySettings {
+                by: GroupBy::Dataset,
+                limits: Limits::default(),
+                start: true,
+                bootstrap: Bootstrap::default(),
+            },
+            context: 8,
+            data: vec![],
+            stopped: false,
+            groups: vec![score.clone()],
+            overall: score,
+            mean_loss: e,
+            mean_bits_per_byte: e,
+        };
+        Results { perplexity: Some(result), ..Results::default() }
+    }
 
     #[test]
-    fn a_page_holds_its_figures_and_escapes_what_is_not_its_own() {
-        let figure = Figure { svg: "<svg width=\"1\"></svg>".into(), png: Vec::new() };
-        let figures = [("bits-per-byte".to_owned(), figure)];
-        let text =
-            "# T\n\n![bits per byte](figures/bits-per-byte.svg)\n\n| a | b |\n|---|--:|\n| x | <b>1</b> |\n";
-        let page = page("a < b", text, &figures);
-        assert!(
-            page.contains("<title>a &lt; b</title>") && page.contains("aria-label=\"bits per byte\""),
-            "{page}"
-        );
-        assert!(
-            page.contains("<td>x</td>") && page.contains("&lt;b&gt;1") && !page.contains("<img"),
-            "{page}"
-        );
-        // Nothing is fetched from elsewhere.
-        assert!(!page.contains("http"), "{page}");
+    fn names_from_outside_are_shown_and_do_nothing() {
+        let name = "![x](http://tracker.example/x.png)";
+        let page = report(name, "", &[measured(name, "aa", None, name, 0.5)]).unwrap();
+        assert!(!page.html.contains("<img") && !page.html.contains("src=\"http"), "{}", page.html);
+        assert_eq!(page.html.matches(&format!("<td>{name}</td>")).count(), 1, "{}", page.html);
+        assert!(page.html.contains(&format!("<h1>{name}</h1>")), "{}", page.html);
+        assert!(!page.markdown.contains("![x]"), "{}", page.markdown);
+    }
+
+    #[test]
+    fn models_of_one_name_are_told_apart_by_their_weights() {
+        let of = |blake3: &str| measured("nano", blake3, None, "usc", 0.5);
+        let results = [of("aaaaaaaa11"), of("bbbbbbbb22")];
+        let made = report("t", "", &results).unwrap();
+        for title in ["Perplexity of nano (aaaaaaaa)", "Perplexity of nano (bbbbbbbb)"] {
+            assert!(made.markdown.contains(title), "{}", made.markdown);
+        }
+        assert!(made.figures[0].1.svg.contains("nano (aaaaaaaa)"));
+        let twice = [results[0].clone(), results[0].clone()];
+        assert!(report("t", "", &twice).unwrap().markdown.contains("Perplexity of nano\n"));
     }
 
     #[test]

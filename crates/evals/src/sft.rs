@@ -19,7 +19,6 @@ use crate::{
 };
 use blackletter_dataset::example as dataset;
 use blackletter_engine::Pipeline;
-use blackletter_provenance::hash;
 use blackletter_tokenizer::template::{self, Message, Special, TemplateError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -69,6 +68,9 @@ pub struct Answered {
     pub answer: String,
     /// Whether it ended its answer itself.
     pub ended: bool,
+    /// Whether the prompt fills the context, so that there was no room for an answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub too_long: bool,
     /// Whether it is right.
     pub exact: bool,
     /// F1 of this answer alone.
@@ -128,6 +130,9 @@ pub struct SftResult {
     pub data: Vec<DataFile>,
     /// Whether it was stopped before all examples were answered.
     pub stopped: bool,
+    /// Examples whose prompts fill the context: they could not be answered, and count as any other answer that is not right.
+    #[serde(default)]
+    pub too_long: u64,
     /// By kind, in the order of the data.
     pub kinds: Vec<KindScore>,
     /// The share of right answers in all.
@@ -145,11 +150,7 @@ pub fn read(paths: &[PathBuf], limit: Option<usize>) -> Result<(Vec<Example>, Ve
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for path in paths {
         let bytes = fs::read(path).map_err(EvalError::file("read", path))?;
-        files.push(DataFile {
-            name: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-            bytes: bytes.len() as u64,
-            blake3: hash::hex(&bytes),
-        });
+        files.push(DataFile::of(path, &bytes));
         for (number, line) in (1..).zip(bytes.split(|&b| b == b'\n')) {
             if line.trim_ascii().is_empty() {
                 continue;
@@ -200,6 +201,7 @@ pub fn measure(
     let options = GreedyOptions { max_new_tokens: settings.max_new_tokens, batch, end: &end };
     let answers = greedy(&pipeline.engine, &prompts, options, watch)?;
     let stopped = answers.iter().any(Option::is_none);
+    let context = pipeline.engine.config().max_position_embeddings;
     let kinds_of_json = kinds_of_json(examples);
     let answered: Vec<Answered> = examples
         .iter()
@@ -218,6 +220,7 @@ pub fn measure(
                 output: example.output.clone(),
                 answer: text,
                 ended: answer.ended,
+                too_long: prompt.len() >= context,
                 exact: judged.exact,
                 f1: f1(judged.counts),
                 json: judged.json,
@@ -358,6 +361,7 @@ fn summarise(
         settings,
         data,
         stopped,
+        too_long: answered.iter().filter(|one| one.too_long).count() as u64,
         exact: settings.bootstrap.mean(&exact),
         mean_f1: scores.iter().map(|k| k.f1.value).sum::<f64>() / scores.len() as f64,
         kinds: scores,
@@ -411,13 +415,21 @@ impl SftResult {
         let head = ["kind", "examples", "exact match %", "F1 %", "valid JSON %", "ended by itself %"];
         let mut text = format!(
             "## Answers of {}\n\n{}\nMost likely answers of at most {} tokens.",
-            self.model.name,
+            markdown::text(&self.model.title()),
             table(&head, &rows),
             self.settings.max_new_tokens
         );
         if self.settings.bootstrap.resamples > 0 {
             let level = 100.0 * self.settings.bootstrap.level;
             text.push_str(&format!(" In brackets: {level}% bootstrap intervals over examples."));
+        }
+        match self.too_long {
+            0 => {}
+            1 => text.push_str(" The prompt of one example fills the context: it could not be answered, and counts as wrong."),
+            n => text.push_str(&format!(
+                " The prompts of {} examples fill the context: they could not be answered, and count as wrong.",
+                whole(n)
+            )),
         }
         if self.stopped {
             text.push_str(" Stopped before all examples were answered.");
@@ -433,7 +445,11 @@ impl SftResult {
                 })
                 .collect();
             let head = ["field", "examples", "exact %", "F1 %"];
-            text.push_str(&format!("\n### Fields of {}\n\n{}", kind.kind, table(&head, &rows)));
+            text.push_str(&format!(
+                "\n### Fields of {}\n\n{}",
+                markdown::text(&kind.kind),
+                table(&head, &rows)
+            ));
         }
         text
     }
@@ -452,6 +468,7 @@ mod tests {
             output: output.into(),
             answer: answer.into(),
             ended: true,
+            too_long: false,
             exact: judged.exact,
             f1: f1(judged.counts),
             json: judged.json,

@@ -9,10 +9,10 @@ mod scaled;
 use plotters::{
     coord::Shift,
     prelude::{BitMapBackend, DrawingArea, DrawingBackend, IntoDrawingArea, SVGBackend},
-    style::{FontStyle, register_font},
+    style::{FontStyle, IntoFont, register_font},
 };
 use scaled::Scaled;
-use std::{fmt::Display, fs, io, path::Path};
+use std::{fmt::Display, fs, io, path::Path, sync::OnceLock};
 
 /// The family that texts of pictures are set in.
 pub const FONT: &str = "sans-serif";
@@ -60,13 +60,30 @@ impl FigureError {
     }
 }
 
+/// Makes the letters known.
+fn letters() -> Result<(), FigureError> {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    match KNOWN.get_or_init(|| register_font(FONT, FontStyle::Normal, LETTERS).is_ok()) {
+        true => Ok(()),
+        false => Err(FigureError("the font inside the program cannot be read".into())),
+    }
+}
+
+/// How wide a text is in a picture, set in letters of that size.
+///
+/// # Errors
+/// When there are no letters.
+pub fn text_width(text: &str, size: u32) -> Result<u32, FigureError> {
+    letters()?;
+    (FONT, size).into_font().box_size(text).map(|(width, _)| width).map_err(FigureError::of)
+}
+
 /// Draws a picture.
 ///
 /// # Errors
 /// When it cannot be drawn.
 pub fn render(picture: &impl Picture) -> Result<Figure, FigureError> {
-    register_font(FONT, FontStyle::Normal, LETTERS)
-        .map_err(|_| FigureError("the font inside the program cannot be read".into()))?;
+    letters()?;
     let (width, height) = picture.size();
     let mut svg = String::new();
     {
@@ -112,7 +129,7 @@ mod tests {
     use super::*;
     use plotters::{
         prelude::{Color, PathElement, Rectangle, Text},
-        style::{BLACK, IntoFont, RGBColor, WHITE},
+        style::{BLACK, RGBColor, WHITE},
     };
 
     struct Sign(&'static str);
@@ -169,6 +186,13 @@ mod tests {
         assert_eq!(dark(&none), 0);
         assert!(dark(&dot) > 0 && dark(&word) > 20 * dark(&dot), "{} {}", dark(&dot), dark(&word));
         assert_ne!(ink("–"), ink("ß"));
+    }
+
+    #[test]
+    fn texts_are_measured_as_they_are_drawn() {
+        let (one, three) = (text_width("W", 14).unwrap(), text_width("WWW", 14).unwrap());
+        assert!((11..16).contains(&one) && three.abs_diff(3 * one) < 4, "{one} {three}");
+        assert!(text_width("W", 28).unwrap().abs_diff(2 * one) < 3);
     }
 
     #[test]

@@ -51,7 +51,11 @@ impl Args {
                 "note: the model has no {DOCUMENTS_FILE} beside it: the summary names no internet domains"
             );
         }
-        let options = BomOptions { time: now(), metrics: report::metrics(&self.evals)?, domains };
+        let (metrics, others) = report::metrics(&self.evals, &record)?;
+        if !others.is_empty() {
+            eprintln!("note: not of these weights as they are, so not in the bill: {}", others.join(", "));
+        }
+        let options = BomOptions { time: now(), metrics, domains };
         let text = match self.format {
             Format::Cyclonedx => serde_json::to_string_pretty(&cyclonedx(&record, &options))? + "\n",
             Format::Spdx => serde_json::to_string_pretty(&spdx(&record, &options))? + "\n",

@@ -2,6 +2,7 @@
 
 use super::text::read_text;
 use crate::{failure::Failure, output};
+use blackletter_evals::markdown::counted;
 use blackletter_trace::{Found, Index, Inputs, Match, SpanOptions, build};
 use indicatif::ProgressBar;
 use std::{path::PathBuf, time::Duration};
@@ -73,31 +74,37 @@ impl TraceArgs {
             (None, None) => String::new(),
         };
         let index = Index::open(&self.index)?;
-        let options = SpanOptions { min_tokens: self.min_tokens, documents: self.documents };
-        let found = index.trace(&text, options)?;
         if self.json {
-            return output::print(serde_json::to_string_pretty(&found)? + "\n");
+            let options = SpanOptions { min_tokens: self.min_tokens, documents: self.documents };
+            return output::print(serde_json::to_string_pretty(&index.trace(&text, options)?)? + "\n");
         }
-        output::print(shown(&found))
+        // One more than is named tells whether there are more.
+        let options =
+            SpanOptions { min_tokens: self.min_tokens, documents: self.documents.saturating_add(1) };
+        output::print(shown(&index.trace(&text, options)?, self.documents))
     }
 }
 
-fn shown(found: &Found) -> String {
+/// What was found, with at most so many documents of a span.
+fn shown(found: &Found, most: usize) -> String {
     let mut out = format!(
-        "{} of {} tokens are in spans that occur in the training data\n",
-        found.covered, found.tokens
+        "{} of {} {} in spans that occur in the training data\n",
+        found.covered,
+        counted(found.tokens as u64, "token"),
+        if found.covered == 1 { "is" } else { "are" }
     );
     for span in &found.spans {
-        let (tokens, times) = (span.tokens, span.occurrences);
-        out.push_str(&format!(
-            "\n{:?}\n  {tokens} tokens from byte {} on, {times} times, in\n",
-            span.text, span.byte
-        ));
-        for Match { document, offset } in &span.documents {
+        let (tokens, times) = (counted(span.tokens as u64, "token"), counted(span.occurrences, "time"));
+        out.push_str(&format!("\n{:?}\n  {tokens} from byte {} on, {times}", span.text, span.byte));
+        out.push_str(if most > 0 { ", in\n" } else { "\n" });
+        for Match { document, offset } in span.documents.iter().take(most) {
             let title = document.title.as_deref().map(|title| format!(" “{title}”")).unwrap_or_default();
             let url = document.url.as_deref().map(|url| format!(", {url}")).unwrap_or_default();
             let license = &document.license;
             out.push_str(&format!("  - {}{title} at byte {offset}, {license}{url}\n", document.id));
+        }
+        if most > 0 && span.documents.len() > most {
+            out.push_str("  - and in more documents (--documents names more)\n");
         }
     }
     out

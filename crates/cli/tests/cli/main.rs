@@ -10,6 +10,7 @@ mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod provenance;
+mod report;
 mod serving;
 #[path = "../../../trainer/tests/train/support.rs"]
 mod store;

@@ -63,6 +63,18 @@ fn a_text_is_traced_to_the_documents_that_it_stands_in() {
     assert_eq!(span["documents"][0]["offset"], 7);
     let shown = run(&["trace", "--index", &index, text]).stdout;
     assert!(shown.contains("usc/3 “Section 3” at byte 7, CC0-1.0"), "{shown}");
+    assert!(shown.contains("on, 1 time, in\n") && !shown.contains("more documents"), "{shown}");
+    // A span of all ten sections, of which some are named.
+    let common = " may ask each vessel for notice ";
+    let named = |most: &str| run(&["trace", "--index", &index, "--documents", most, common]).stdout;
+    for (most, lines, more) in [("0", 0, false), ("3", 3, true), ("9", 9, true), ("10", 10, false)] {
+        let shown = named(most);
+        assert!(shown.contains("on, 10 times"), "{shown}");
+        assert_eq!(shown.matches("  - usc/").count(), lines, "{shown}");
+        assert_eq!(shown.contains("and in more documents"), more, "{shown}");
+    }
+    let found = json_of(&["trace", "--index", &index, "--documents", "3", "--json", common]);
+    assert_eq!(found["spans"][0]["documents"].as_array().unwrap().len(), 3);
     let folder = model.path().to_str().unwrap();
     let made = json_of(&[
         "generate",

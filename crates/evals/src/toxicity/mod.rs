@@ -15,13 +15,14 @@ pub mod prompts;
 use crate::{
     EvalError, Watch,
     bootstrap::{Bootstrap, Estimate},
+    data::DataFile,
     markdown::{self, table, whole},
     subject::Subject,
 };
 use blackletter_engine::{GenerationOptions, Pipeline, generate, sampling::SamplingOptions};
-use blackletter_tokenizer::SpecialTokens;
-use judge::{Aspect, Judge, Judgement};
+use judge::{Aspect, Judge, Judgement, Verdict};
 use lexicon::{Lexicon, Words};
+use prompts::Prompts;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write, ops::ControlFlow};
 
@@ -91,6 +92,26 @@ pub struct AspectScore {
     pub shares: Vec<f64>,
 }
 
+/// What was used in place of what the experiment has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToxicityData {
+    /// The file of prompts; none for the experiment's own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub prompts: Option<DataFile>,
+    /// The file of bad words; none for the built-in list.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lexicon: Option<DataFile>,
+}
+
+/// Judgements that the judge would not give.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusals {
+    /// How many.
+    pub judgements: u64,
+    /// What it said the last time.
+    pub last: String,
+}
+
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ToxicityResult {
@@ -100,11 +121,17 @@ pub struct ToxicityResult {
     pub model: Subject,
     /// How it was measured.
     pub settings: ToxicitySettings,
+    /// The files that were used.
+    #[serde(default)]
+    pub data: ToxicityData,
     /// Whether it was stopped before its end.
     pub stopped: bool,
     /// Why the judge ended it, where it did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failure: Option<String>,
+    /// Judgements that are left out, since the judge refused them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refusals: Option<Refusals>,
     /// Completions.
     pub completions: u64,
     /// Bad words of the lexicon over words.
@@ -117,39 +144,32 @@ pub struct ToxicityResult {
     pub scores: Vec<AspectScore>,
 }
 
-/// The prompts of an experiment.
-pub fn prompts_of(experiment: u8, seed: u64) -> Vec<String> {
-    match experiment {
-        1 => prompts::ORDINARY.map(str::to_owned).to_vec(),
-        2 => prompts::hostile(500, seed),
-        _ => prompts::protected_classes(),
-    }
-}
-
 /// Completes prompts and scores the completions.
 ///
 /// # Errors
-/// When the model cannot be run or the judge does not judge.
+/// When a prompt does not fit the model, the model cannot be run, or the judge does not judge the first completion. A judge
+/// that fails later ends it with what there is by then; its failure is in the result.
 pub fn measure(
     pipeline: &Pipeline,
     model: Subject,
-    prompts: &[String],
+    prompts: &Prompts,
     lexicon: &Lexicon,
     mut judge: Option<Judge>,
     settings: ToxicitySettings,
     watch: Watch<'_>,
 ) -> Result<(ToxicityResult, Vec<Completion>), EvalError> {
     let mut all = Vec::new();
-    let (mut stopped, mut failure) = (false, None);
+    let (mut stopped, mut failure, mut refusals) = (false, None, Refusals::default());
     let aspects: &[Aspect] =
         if settings.experiment == 3 { &[Aspect::Toxicity, Aspect::Bias] } else { &[Aspect::Toxicity] };
-    'prompts: for (prompt_number, text) in prompts.iter().enumerate() {
-        (watch.progress)(prompt_number as u64, prompts.len() as u64);
+    // All before the first is completed: the last may be the one that does not fit.
+    let encoded = prompts.encoded(pipeline)?;
+    'prompts: for (prompt_number, (text, ids)) in encoded.iter().enumerate() {
+        (watch.progress)(prompt_number as u64, encoded.len() as u64);
         if (watch.stop)() {
             stopped = true;
             break;
         }
-        let prompt = pipeline.prompt(text.clone(), SpecialTokens::AsText)?;
         let options = GenerationOptions {
             max_new_tokens: settings.max_new_tokens,
             num_return_sequences: settings.completions,
@@ -159,19 +179,22 @@ pub fn measure(
             eos_token_id: pipeline.eos_token_id(),
         };
         let go = &mut |_, _| ControlFlow::Continue(());
-        let made = generate(&pipeline.engine, pipeline.tokenizer(), &prompt.ids, &options, go)?;
+        let made = generate(&pipeline.engine, pipeline.tokenizer(), ids, &options, go)?;
         for (number, one) in made.into_iter().enumerate() {
             let completion = pipeline.tokenizer().map(|t| t.decode(&one.ids, true)).unwrap_or_default();
             let mut judgements = Vec::new();
             if let Some(judge) = &mut judge {
                 for &aspect in aspects {
                     for time in 0..settings.judgements {
-                        if (watch.stop)() {
-                            stopped = true;
-                            break 'prompts;
-                        }
-                        match judge.judge(aspect, text, &completion, time as u64) {
-                            Ok(judgement) => judgements.push(Judged { aspect, judgement }),
+                        match judge.judge(aspect, text, &completion, time as u64, watch.stop) {
+                            Ok(Verdict::Judged(judgement)) => judgements.push(Judged { aspect, judgement }),
+                            Ok(Verdict::Refused(why)) => {
+                                refusals = Refusals { judgements: refusals.judgements + 1, last: why };
+                            }
+                            Ok(Verdict::Stopped) => {
+                                stopped = true;
+                                break 'prompts;
+                            }
                             Err(e) if all.is_empty() => return Err(e.into()),
                             // What has been judged is worth keeping.
                             Err(e) => {
@@ -183,14 +206,8 @@ pub fn measure(
                 }
             }
             let lexicon = lexicon.words(&completion);
-            all.push(Completion {
-                prompt_number,
-                prompt: text.clone(),
-                number,
-                completion,
-                lexicon,
-                judgements,
-            });
+            let prompt = (*text).to_owned();
+            all.push(Completion { prompt_number, prompt, number, completion, lexicon, judgements });
         }
     }
     if all.is_empty() {
@@ -198,6 +215,8 @@ pub fn measure(
     }
     let mut result = summarise(model, settings, stopped, aspects, &all);
     result.failure = failure;
+    result.refusals = Some(refusals).filter(|refusals| refusals.judgements > 0);
+    result.data = ToxicityData { prompts: prompts.file().cloned(), lexicon: lexicon.file.clone() };
     Ok((result, all))
 }
 
@@ -235,7 +254,7 @@ fn summarise(
     let judged = all.iter().any(|c| !c.judgements.is_empty());
     let scores = aspects
         .iter()
-        .filter(|_| judged)
+        .filter(|&&aspect| all.iter().any(|c| c.judgements.iter().any(|j| j.aspect == aspect)))
         .map(|&aspect| {
             let values: Vec<f64> = all.iter().flat_map(|c| of(c, aspect)).collect();
             let mut shares = vec![0.0; SCALE];
@@ -259,8 +278,10 @@ fn summarise(
     ToxicityResult {
         evaluation: "toxicity".into(),
         model,
+        data: ToxicityData::default(),
         stopped,
         failure: None,
+        refusals: None,
         completions: all.len() as u64,
         bad_word_rate: rate(&|c| c.lexicon.bad as f64, &|c| c.lexicon.words as f64),
         with_bad_words: rate(&|c| f64::from(u8::from(c.lexicon.bad > 0)), &|_| 1.0),
@@ -310,26 +331,52 @@ impl ToxicityResult {
             let name = if score.aspect == Aspect::Toxicity { "toxicity" } else { "bias" };
             rows.push(vec![format!("mean {name}, 0 to 10"), markdown::estimate(&score.mean, 2)]);
         }
-        let what = match self.settings.experiment {
-            1 => "ordinary prompts",
-            2 => "hostile prompts",
-            _ => "prompts about protected classes",
+        let what = match (&self.data.prompts, self.settings.experiment) {
+            (Some(file), _) => format!("prompts of {}", markdown::text(&file.name)),
+            (None, 1) => "ordinary prompts".into(),
+            (None, 2) => "hostile prompts".into(),
+            (None, _) => "prompts about protected classes".into(),
         };
         let judge = match &self.settings.judge {
-            Some(judge) => format!("judged {} times each by {judge}", self.settings.judgements),
+            Some(judge) => format!(
+                "judged {} by {}",
+                match self.settings.judgements {
+                    1 => "once".into(),
+                    n => format!("{n} times each"),
+                },
+                markdown::text(judge)
+            ),
             None => "scored by the lexicon alone, without a judge".into(),
         };
+        let lexicon = match &self.data.lexicon {
+            Some(file) => format!("; bad words are those of {}", markdown::text(&file.name)),
+            None => String::new(),
+        };
+        let refused = match &self.refusals {
+            Some(refusals) => format!(
+                " {} refused by the judge and left out, the last with: {}.",
+                match refusals.judgements {
+                    1 => "1 judgement was".into(),
+                    n => format!("{} judgements were", whole(n)),
+                },
+                markdown::text(refusals.last.trim_end_matches('.'))
+            ),
+            None => String::new(),
+        };
         let stopped = match (&self.failure, self.stopped) {
-            (Some(why), _) => format!(" Ended early by the judge: {why}."),
+            (Some(why), _) => format!(" Ended early by the judge: {}.", markdown::text(why)),
             (None, true) => " Stopped before its end.".into(),
             (None, false) => String::new(),
         };
         format!(
-            "## Toxicity of {}, experiment {}: {what}\n\n{}\n{} completions of each prompt at temperature {}, at most {} tokens; {judge}.{stopped}\n",
-            self.model.name,
+            "## Toxicity of {}, experiment {}: {what}\n\n{}\n{} of each prompt at temperature {}, at most {} tokens; {judge}{lexicon}.{refused}{stopped}\n",
+            markdown::text(&self.model.title()),
             self.settings.experiment,
             table(&["", ""], &rows),
-            self.settings.completions,
+            match self.settings.completions {
+                1 => "One completion".into(),
+                n => format!("{n} completions"),
+            },
             self.settings.temperature,
             self.settings.max_new_tokens,
         )
@@ -388,6 +435,11 @@ mod tests {
         assert!((score.shares[0] - 0.5).abs() < 1e-12 && (score.shares[2] - 1.0 / 3.0).abs() < 1e-12);
         assert!((score.shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         let csv = to_csv(&all);
+        let text = result.to_markdown();
+        assert!(
+            text.contains("\nOne completion of each prompt") && text.contains("judged 3 times each by j"),
+            "{text}"
+        );
         assert!(csv.contains("0,0,\"say \"\"x\"\"\",\"damn it all now\",4,1,\"damn\",4.800,\r\n"), "{csv}");
     }
 
@@ -399,5 +451,34 @@ mod tests {
             (result.scores.len(), result.judged_bad_word_rate, result.bad_word_rate.value),
             (0, None, 1.0)
         );
+    }
+
+    #[test]
+    fn files_of_ones_own_and_refusals_are_told() {
+        let all = [completion(0, "damn", &[1.0])];
+        let aspects = [Aspect::Toxicity, Aspect::Bias];
+        let mut result = summarise(
+            Subject::default(),
+            ToxicitySettings { experiment: 2, ..settings() },
+            false,
+            &aspects,
+            &all,
+        );
+        // Of an aspect that was never judged there is no mean.
+        assert_eq!(result.scores.iter().map(|s| s.aspect).collect::<Vec<_>>(), [Aspect::Toxicity]);
+        let text = result.to_markdown();
+        assert!(text.contains("experiment 2: hostile prompts\n") && !text.contains("refused"), "{text}");
+        let file = |name: &str| Some(DataFile::of(std::path::Path::new(name), b""));
+        result.data = ToxicityData { prompts: file("p.txt"), lexicon: file("bad.txt") };
+        result.refusals = Some(Refusals { judgements: 2, last: "400 Bad Request: filtered".into() });
+        let text = result.to_markdown();
+        assert!(text.contains("experiment 2: prompts of p.txt\n") && !text.contains("hostile"), "{text}");
+        assert!(text.contains("; bad words are those of bad.txt."), "{text}");
+        assert!(text.contains("2 judgements were refused by the judge and left out, the last with: 400 Bad Request: filtered."), "{text}");
+        // Results from before these were recorded are read.
+        let mut old = serde_json::to_value(&result).unwrap();
+        old.as_object_mut().unwrap().retain(|key, _| key != "data" && key != "refusals");
+        let old: ToxicityResult = serde_json::from_value(old).unwrap();
+        assert_eq!((old.data, old.refusals), (ToxicityData::default(), None));
     }
 }

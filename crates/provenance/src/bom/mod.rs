@@ -192,7 +192,7 @@ pub(crate) mod tests {
             kind: InputKind::Model,
             seal: Some(before.seal.clone()),
             files: before.files.clone(),
-            data: serde_json::Value::Null,
+            data: Value::Null,
         };
         record.base = Some(Box::new(crate::BaseModel { model, record: Some(Box::new(before)) }));
         record.seal = record.expected_seal().unwrap();
@@ -212,7 +212,7 @@ pub(crate) mod tests {
             kind: InputKind::Model,
             seal: Some("ab".repeat(32)),
             files: vec![file("model.safetensors", "12")],
-            data: serde_json::Value::Null,
+            data: Value::Null,
         };
         let adapter = DerivedFrom {
             name: "letters".into(),
@@ -223,7 +223,7 @@ pub(crate) mod tests {
         };
         vec![Derivation {
             operation: "merge".into(),
-            settings: serde_json::Value::Null,
+            settings: Value::Null,
             generator: Generator { name: "blackletter".into(), version: "0.1.0".into() },
             inputs: vec![base, adapter],
         }]

@@ -34,9 +34,9 @@ impl Args {
             None => (bias::own_pairs(), None),
         };
         let bootstrap = Bootstrap { resamples: self.resamples, ..Bootstrap::default() };
-        let (pipeline, subject) = load(&self.model)?;
+        let (pipeline, subject) = load(&self.model, &self.result)?;
         let (result, scored) =
-            watched(Unit::Things, |watch| bias::measure(&pipeline, subject, pairs, bootstrap, watch))??;
+            watched(Unit::Things, |watch| bias::measure(&pipeline, subject, pairs, bootstrap, watch))?;
         self.result.finish("bias", &result, &result.to_markdown(), &scored)
     }
 }

@@ -75,6 +75,8 @@ impl Args {
             seed: self.seed,
             ..MemorizationSettings::default()
         };
+        // Before an index is made, which may take long.
+        self.result.prepare()?;
         let index = match (&self.corpus, &self.index) {
             (Some(corpus), index) => {
                 index_of(corpus, index.clone().unwrap_or_else(|| beside(corpus)), &self.model.files()?)?
@@ -82,10 +84,10 @@ impl Args {
             (None, Some(index)) => Index::open(index)?,
             (None, None) => return Err(Failure::usage("name the training data with --corpus or --index")),
         };
-        let (pipeline, subject) = load(&self.model)?;
+        let (pipeline, subject) = load(&self.model, &self.result)?;
         let (result, trials) = watched(Unit::Things, |watch| {
             memorization::measure(&pipeline, subject, &index, &settings, watch)
-        })??;
+        })?;
         self.result.finish("memorization", &result, &result.to_markdown(), &trials)
     }
 }

@@ -10,7 +10,7 @@ pub mod toxicity;
 use super::model::ModelOptions;
 use crate::{failure::Failure, interrupt, output};
 use blackletter_engine::Pipeline;
-use blackletter_evals::{Watch, results, subject::Subject};
+use blackletter_evals::{EvalError, Watch, results, subject::Subject};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::{fs, path::PathBuf};
@@ -61,17 +61,16 @@ pub enum Format {
 }
 
 impl ResultOptions {
-    /// Writes another file beside the result's, where there is a directory for it.
-    pub fn also(&self, name: &str, text: &str) -> Result<(), Failure> {
+    /// Makes sure that the directory for the result can be written to, before hours are spent on what goes there.
+    pub fn prepare(&self) -> Result<(), Failure> {
         if let Some(folder) = &self.out {
-            let path = folder.join(name);
-            let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, text));
-            written.map_err(|e| Failure::failed(format!("cannot write {}: {e}", path.display())))?;
+            let tried = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
+            tried.map_err(|e| Failure::failed(format!("cannot write to {}: {e}", folder.display())))?;
         }
         Ok(())
     }
 
-    /// Writes and prints a result; after Ctrl-C that is what there was.
+    /// Prints and writes a result; after Ctrl-C that is what there was.
     pub fn finish<R: Serialize, L: Serialize>(
         &self,
         name: &str,
@@ -79,19 +78,39 @@ impl ResultOptions {
         markdown: &str,
         lines: &[L],
     ) -> Result<(), Failure> {
+        self.finish_with(name, result, markdown, lines, &[])
+    }
+
+    /// The same, with other files `(name, text)` beside the result's.
+    pub fn finish_with<R: Serialize, L: Serialize>(
+        &self,
+        name: &str,
+        result: &R,
+        markdown: &str,
+        lines: &[L],
+        others: &[(&str, &str)],
+    ) -> Result<(), Failure> {
+        // Printed first and written all the same: neither a full disk nor a closed pipe loses both.
+        let printed = match self.format {
+            Format::Json => output::print(serde_json::to_string_pretty(result)? + "\n"),
+            Format::Markdown => output::print(markdown),
+        };
         if let Some(folder) = &self.out {
             results::write(folder, name, result, markdown, lines)?;
+            for (name, text) in others {
+                let path = folder.join(name);
+                let cannot = |e| Failure::failed(format!("cannot write {}: {e}", path.display()));
+                fs::write(&path, text).map_err(cannot)?;
+            }
         }
-        match self.format {
-            Format::Json => output::print(serde_json::to_string_pretty(result)? + "\n")?,
-            Format::Markdown => output::print(markdown)?,
-        }
+        printed?;
         interrupt::outcome()
     }
 }
 
-/// Loads the model with its tokenizer, and says which it is.
-pub fn load(options: &ModelOptions) -> Result<(Pipeline, Subject), Failure> {
+/// Loads the model with its tokenizer, once there is a place for its results, and says which it is.
+pub fn load(options: &ModelOptions, result: &ResultOptions) -> Result<(Pipeline, Subject), Failure> {
+    result.prepare()?;
     let files = options.files()?;
     let pipeline = Pipeline::load(&files, &options.load_options(), true)?;
     let dtype = options.load_options().dtype.map(|dtype| dtype.to_string());
@@ -100,7 +119,7 @@ pub fn load(options: &ModelOptions) -> Result<(Pipeline, Subject), Failure> {
 }
 
 /// Runs `work` with a bar that shows how far it is, in `unit`, and lets Ctrl-C end it.
-pub fn watched<T>(unit: Unit, work: impl FnOnce(Watch<'_>) -> T) -> Result<T, Failure> {
+pub fn watched<T>(unit: Unit, work: impl FnOnce(Watch<'_>) -> Result<T, EvalError>) -> Result<T, Failure> {
     interrupt::catch()?;
     let counts = match unit {
         Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}",
@@ -114,7 +133,18 @@ pub fn watched<T>(unit: Unit, work: impl FnOnce(Watch<'_>) -> T) -> Result<T, Fa
     };
     let result = work(Watch { progress: &progress, stop: &interrupt::asked });
     bar.finish_and_clear();
-    Ok(result)
+    ended(result, interrupt::asked())
+}
+
+/// How work ended that may have been asked to stop: before anything was measured, that is no failure of its own.
+fn ended<T>(result: Result<T, EvalError>, asked: bool) -> Result<T, Failure> {
+    result.map_err(|error| {
+        if !asked {
+            return error.into();
+        }
+        eprintln!("note: stopped early: {error}");
+        Failure::Interrupted
+    })
 }
 
 /// What a bar counts.
@@ -122,4 +152,18 @@ pub fn watched<T>(unit: Unit, work: impl FnOnce(Watch<'_>) -> T) -> Result<T, Fa
 pub enum Unit {
     Bytes,
     Things,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_measured_is_an_interruption_only_after_ctrl_c() {
+        let nothing = || Err::<(), _>(EvalError::Nothing("nothing was scored".into()));
+        assert!(matches!(ended(nothing(), true), Err(Failure::Interrupted)));
+        assert!(matches!(ended(nothing(), false), Err(Failure::Failed(_))));
+        // What there is by then is a result.
+        assert!(matches!(ended(Ok(1), true), Ok(1)));
+    }
 }

@@ -7,7 +7,7 @@ use blackletter_evals::{
     data::{self, GroupBy, Limits},
     perplexity::{self, PerplexitySettings},
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Measure how well a model predicts texts
 ///
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 )]
 pub struct Args {
     /// JSON lines (.jsonl, .jsonl.gz, .jsonl.zst) and Parquet (.parquet) with a column `text`, text (.txt, .md), and
-    /// directories of JSON lines or Parquet.
+    /// directories of JSON lines or Parquet; of a corpus, its heldout or its train.
     #[arg(value_name = "DATA", required = true)]
     data: Vec<PathBuf>,
     /// Score only the first N documents of each dataset (or file, with --by file).
@@ -48,7 +48,7 @@ pub struct Args {
 enum By {
     /// The dataset that documents state
     Dataset,
-    /// The file that they are in
+    /// The file that they are in; those of one name are told apart by their folders
     File,
 }
 
@@ -64,10 +64,28 @@ impl Args {
         };
         let bootstrap = Bootstrap { resamples: self.resamples, ..Bootstrap::default() };
         let settings = PerplexitySettings { by, limits, start: !self.no_start, bootstrap };
+        for path in &self.data {
+            one_part(path)?;
+        }
         let data = data::read(&self.data, by, limits)?;
-        let (pipeline, subject) = load(&self.model)?;
+        let (pipeline, subject) = load(&self.model, &self.result)?;
         let (result, documents) =
-            watched(Unit::Bytes, |watch| perplexity::measure(&pipeline, subject, &data, settings, watch))??;
+            watched(Unit::Bytes, |watch| perplexity::measure(&pipeline, subject, &data, settings, watch))?;
         self.result.finish("perplexity", &result, &result.to_markdown(), &documents)
+    }
+}
+
+/// Refuses a whole corpus, of which nobody means the part that was trained on without saying so.
+fn one_part(path: &Path) -> Result<(), Failure> {
+    let train = path.join("train");
+    let held_out = ["heldout", "held_out", "validation"].map(|name| path.join(name));
+    match held_out.iter().find(|part| part.is_dir() && train.is_dir()) {
+        Some(held_out) => Err(Failure::usage(format!(
+            "{} is a corpus: name {} or {}",
+            path.display(),
+            held_out.display(),
+            train.display()
+        ))),
+        None => Ok(()),
     }
 }

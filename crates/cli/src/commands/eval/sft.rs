@@ -45,11 +45,11 @@ impl Args {
         let bootstrap = Bootstrap { resamples: self.resamples, ..Bootstrap::default() };
         let settings = SftSettings { max_new_tokens: self.max_new_tokens as usize, limit, bootstrap };
         let (examples, files) = sft::read(&self.files, limit)?;
-        let (pipeline, subject) = load(&self.model)?;
+        let (pipeline, subject) = load(&self.model, &self.result)?;
         let batch = usize::from(self.batch);
         let (result, answers) = watched(Unit::Things, |watch| {
             sft::measure(&pipeline, subject, (&examples, files), settings, batch, watch)
-        })??;
+        })?;
         self.result.finish("sft", &result, &result.to_markdown(), &answers)
     }
 }

@@ -40,10 +40,10 @@ impl Args {
                 task.unknown.join(", ")
             );
         }
-        let (pipeline, subject) = load(&self.model)?;
+        let (pipeline, subject) = load(&self.model, &self.result)?;
         let (result, answers) = watched(Unit::Things, |watch| {
             tasks::measure(&pipeline, subject, &tasks, self.start, Bootstrap::default(), watch)
-        })??;
+        })?;
         self.result.finish("tasks", &result, &result.to_markdown(), &answers)
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use blackletter_evals::{
     bootstrap::Bootstrap,
-    toxicity::{self, ToxicitySettings, judge::Judge, lexicon::Lexicon},
+    toxicity::{self, ToxicitySettings, judge::Judge, lexicon::Lexicon, prompts::Prompts},
 };
 use std::{env, path::PathBuf};
 
@@ -37,7 +37,7 @@ pub struct Args {
     /// The judge's name there.
     #[arg(long, value_name = "NAME", requires = "judge")]
     judge_model: Option<String>,
-    /// Bad words to look for in place of the built-in list, one a line.
+    /// Bad words to look for in place of the built-in list, one a line, each a single word.
     #[arg(long, value_name = "FILE")]
     lexicon: Option<PathBuf>,
     /// Completions of each prompt.
@@ -67,14 +67,12 @@ impl Args {
             return Err(Failure::usage("--temperature must be above 0"));
         }
         let mut prompts = match &self.prompts {
-            Some(path) => {
-                read_text(path)?.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect()
-            }
-            None => toxicity::prompts_of(self.experiment, self.seed),
+            Some(path) => Prompts::parse(path, &read_text(path)?)?,
+            None => Prompts::of_experiment(self.experiment, self.seed),
         };
         prompts.truncate(self.limit.map_or(usize::MAX, |n| n as usize));
         let lexicon = match &self.lexicon {
-            Some(path) => Lexicon::parse(&read_text(path)?),
+            Some(path) => Lexicon::parse(path, &read_text(path)?)?,
             None => Lexicon::default(),
         };
         let judge = match (&self.judge, &self.judge_model) {
@@ -93,11 +91,23 @@ impl Args {
             bootstrap: Bootstrap::default(),
         };
         let name = format!("toxicity-{}", self.experiment);
-        let (pipeline, subject) = load(&self.model)?;
+        let (pipeline, subject) = load(&self.model, &self.result)?;
         let (result, completions) = watched(Unit::Things, |watch| {
             toxicity::measure(&pipeline, subject, &prompts, &lexicon, judge, settings, watch)
-        })??;
-        self.result.also(&format!("{name}.csv"), &toxicity::to_csv(&completions))?;
-        self.result.finish(&name, &result, &result.to_markdown(), &completions)
+        })?;
+        if let Some(refusals) = &result.refusals {
+            eprintln!(
+                "note: the judge refused {} of its judgements, which are left out; the last with: {}",
+                refusals.judgements, refusals.last
+            );
+        }
+        let (csv, csv_name) = (toxicity::to_csv(&completions), format!("{name}.csv"));
+        let others = [(csv_name.as_str(), csv.as_str())];
+        let finished = self.result.finish_with(&name, &result, &result.to_markdown(), &completions, &others);
+        match (finished, result.failure) {
+            // What there is has been printed and written, and it is not all.
+            (Ok(()) | Err(Failure::OutputClosed), Some(failure)) => Err(Failure::failed(failure)),
+            (finished, _) => finished,
+        }
     }
 }
