@@ -57,9 +57,12 @@ impl Cache {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(cannot(&path)(e)),
             _ => {}
         }
-        // From snapshots/COMMIT, two up.
+        // From snapshots/COMMIT two up, and one more from each folder in it.
         #[cfg(unix)]
-        let pointed = std::os::unix::fs::symlink(Path::new("../../blobs").join(hash), &path);
+        let pointed = {
+            let up = "../".repeat(1 + file.split('/').count());
+            std::os::unix::fs::symlink(Path::new(&up).join("blobs").join(hash), &path)
+        };
         #[cfg(not(unix))]
         let pointed = fs::copy(self.blob(hash), &path).map(drop);
         match pointed {

@@ -51,8 +51,8 @@ pub struct Fetched {
 }
 
 /// Finds a model in the cache, after fetching what is missing there: `config.json`, safetensors weights (with index and
-/// shards), tokenizer, generation settings, model card and licence. Progress is drawn on standard error when it is a
-/// terminal. When the Hub cannot be reached or is in trouble, what was fetched before is used, and that is told.
+/// shards), tokenizer, generation settings, model card and licence, and every file that its record or signature covers, so that
+/// both can be checked. Progress is drawn on standard error when it is a terminal. When the Hub cannot be reached or is in trouble, what was fetched before is used, and that is told.
 ///
 /// # Errors
 /// When the model is neither there nor can be fetched.
@@ -98,6 +98,11 @@ async fn online(hub: &Hub<'_>, cache: &Cache, patience: Duration) -> Result<Path
         if !present.contains(&file) {
             return Err(not_a_model(format!("{} names {file}, which is not there", files::INDEX)));
         }
+        if !dir.join(&file).is_file() {
+            download(hub, cache, &commit, &file).await?;
+        }
+    }
+    for file in files::covered_files(&dir, &present) {
         if !dir.join(&file).is_file() {
             download(hub, cache, &commit, &file).await?;
         }

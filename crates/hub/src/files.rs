@@ -1,26 +1,27 @@
 //! Which files of a repository a model takes.
 
 use crate::repository::is_name;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, path::Path};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const WEIGHTS: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
+const RECORD: &str = "provenance.json";
+const SIGNATURE: &str = "model.sig";
 
-/// What goes along when it is there: settings, tokenizer, and what the model says of itself and what its record and signature
-/// cover.
-const COMPANIONS: [&str; 15] = [
+/// What goes along when it is there: settings, tokenizer, and what the model says of itself. What else its record and signature
+/// cover, they name ([`covered_files`]).
+const COMPANIONS: [&str; 13] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
     "special_tokens_map.json",
     "added_tokens.json",
-    "provenance.json",
-    "documents.parquet",
-    "curves.svg",
-    "model.sig",
+    RECORD,
+    SIGNATURE,
     "README.md",
     "LICENSE",
     "LICENSE.md",
@@ -66,6 +67,28 @@ pub(crate) fn weight_files(dir: &Path) -> Result<Vec<String>, String> {
         };
     }
     Ok(files.into_iter().collect())
+}
+
+/// The files of a repository that the record and the signature in `dir` cover, without which neither holds. Those that cannot be
+/// read name none: whoever checks them says so.
+pub(crate) fn covered_files(dir: &Path, present: &BTreeSet<String>) -> BTreeSet<String> {
+    let json = |file: &str| -> Option<Value> { serde_json::from_slice(&fs::read(dir.join(file)).ok()?).ok() };
+    let signed = |bundle: Value| -> Option<Value> {
+        let payload = STANDARD.decode(bundle["dsseEnvelope"]["payload"].as_str()?).ok()?;
+        serde_json::from_slice(&payload).ok()
+    };
+    let record = json(RECORD).unwrap_or_default();
+    let statement = json(SIGNATURE).and_then(signed).unwrap_or_default();
+    [(&record["files"], "path"), (&statement["predicate"]["resources"], "name")]
+        .into_iter()
+        .flat_map(|(list, key)| {
+            list.as_array().into_iter().flatten().filter_map(move |one| one[key].as_str())
+        })
+        // A signature may be over pieces of files, FILE:FROM:TO.
+        .filter_map(|name| name.split(':').next())
+        .filter(|path| present.contains(*path) && path.split('/').all(is_name))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Whether a directory has all that running the model takes.

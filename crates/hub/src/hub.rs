@@ -4,18 +4,26 @@
 //! that crate: the headers of a redirection (large files lie elsewhere, and only the redirection states their hash), and
 //! whether a request for the rest of a file was followed.
 
-use crate::{HubError, Repository, Settings, error::may_pass};
+use crate::{
+    HubError, Repository, Settings,
+    error::may_pass,
+    payload::{Payload, Way, while_moving},
+};
 use hf_hub::{HFClient, HFError, repository::ModelInfo};
 use reqwest::{
     Client, Method, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, LOCATION, RANGE},
     redirect::Policy,
 };
-use std::{env, fs, path::Path, time::Duration};
+use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
 /// How often something that may pass is tried, and how long is waited the first time; each time after, twice as long.
 pub(crate) const TRIES: u32 = 5;
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
+
+/// What is sent may stand still for so many times the patience that there is with questions: lines are slow, and a commit is more
+/// work than an answer.
+const SENDING: u32 = 5;
 
 /// Redirections within the Hub that are followed, such as those to a repository's new name.
 const REDIRECTIONS: usize = 5;
@@ -198,7 +206,7 @@ impl<'r> Hub<'r> {
         if let Some(value) = token.and_then(|t| format!("Bearer {t}").parse().ok()) {
             headers.insert(AUTHORIZATION, value);
         }
-        let (status, text, _) = self.patiently(method, url, headers, body).await?;
+        let (status, text, _) = self.patiently(method, url, headers, &Payload::Bytes(body.into())).await?;
         Ok((status, text))
     }
 
@@ -209,7 +217,7 @@ impl<'r> Hub<'r> {
         method: Method,
         url: &str,
         named: &serde_json::Value,
-        body: Vec<u8>,
+        payload: &Payload<'_>,
     ) -> Result<(StatusCode, String, Option<String>), HubError> {
         let mut headers = HeaderMap::new();
         for (name, value) in named.as_object().into_iter().flatten() {
@@ -218,7 +226,7 @@ impl<'r> Hub<'r> {
                 headers.insert(name, value);
             }
         }
-        self.patiently(method, url, headers, body).await
+        self.patiently(method, url, headers, payload).await
     }
 
     async fn patiently(
@@ -226,24 +234,37 @@ impl<'r> Hub<'r> {
         method: Method,
         url: &str,
         headers: HeaderMap,
-        body: Vec<u8>,
+        payload: &Payload<'_>,
     ) -> Result<(StatusCode, String, Option<String>), HubError> {
+        let patience = self.patience * SENDING;
         let mut pause = PAUSE;
         for attempt in 1.. {
-            let request =
-                self.staying.request(method.clone(), url).headers(headers.clone()).body(body.clone());
-            let error = match request.send().await {
-                Ok(response) if may_pass(response.status()) && attempt < TRIES => {
-                    self.unavailable(format!("it answers {}", response.status().as_u16()))
+            let way = Arc::new(Way::default());
+            let request = self.staying.request(method.clone(), url).headers(headers.clone());
+            let request = request.body(payload.body(&way)?);
+            let answered = while_moving(patience, &way, async {
+                let response = request.send().await?;
+                let (status, etag) = (response.status(), response.headers().get(ETAG).cloned());
+                Ok::<_, reqwest::Error>((status, etag, response.text().await?))
+            });
+            let (error, again) = match answered.await {
+                Some(Ok((status, ..))) if may_pass(status) && attempt < TRIES => {
+                    (self.unavailable(format!("it answers {}", status.as_u16())), true)
                 }
-                Ok(response) => {
-                    let (status, etag) = (response.status(), response.headers().get(ETAG).cloned());
-                    let text = response.text().await.map_err(|e| self.error(e.into()))?;
+                Some(Ok((status, etag, text))) => {
                     return Ok((status, text, etag.and_then(|tag| Some(tag.to_str().ok()?.to_owned()))));
                 }
-                Err(error) => self.error(error.into()),
+                Some(Err(error)) => match payload.failure(&way) {
+                    Some(unread) => (unread, false),
+                    None => (self.error(error.into()), true),
+                },
+                // What is put somewhere can be put there again; what else was asked for may have been done.
+                None => {
+                    let why = format!("no answer for {} seconds", patience.as_secs());
+                    (self.unavailable(why), method == Method::PUT)
+                }
             };
-            if attempt >= TRIES {
+            if attempt >= TRIES || !again {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;

@@ -16,6 +16,7 @@ mod error;
 mod fetch;
 mod files;
 mod hub;
+mod payload;
 mod push;
 mod repository;
 

@@ -4,7 +4,7 @@
 //! there yet (LFS batch, basic or multipart), then commit ([`push`]). Without being told to publish, nothing is sent that
 //! changes anything; [`plan`] says what would be.
 
-use crate::{HubError, Repository, Settings, fetch::runtime, hub::Hub};
+use crate::{HubError, Repository, Settings, fetch::runtime, hub::Hub, payload::Payload};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -208,8 +208,8 @@ async fn upload(hub: &Hub<'_>, files: &[&PushFile], progress: &dyn Fn(u64, u64))
             {
                 Some(size) => parts(hub, file, href, headers, size).await?,
                 None => {
-                    let body = piece(file, 0, file.bytes)?;
-                    let (status, text, _) = hub.send_elsewhere(Method::PUT, href, headers, body).await?;
+                    let whole = Payload::Part { file: &file.path, from: 0, bytes: file.bytes };
+                    let (status, text, _) = hub.send_elsewhere(Method::PUT, href, headers, &whole).await?;
                     if !status.is_success() {
                         return Err(hub.refused(status, &text));
                     }
@@ -245,8 +245,9 @@ async fn parts(
             headers[(number + 1).to_string()].as_str().or(headers[format!("{:05}", number + 1)].as_str());
         let address = address
             .ok_or_else(|| hub.answer(format!("part {} of {} has no address", number + 1, file.name)))?;
-        let body = piece(file, number * size, size.min(file.bytes - number * size))?;
-        let (status, text, etag) = hub.send_elsewhere(Method::PUT, address, &Value::Null, body).await?;
+        let from = number * size;
+        let part = Payload::Part { file: &file.path, from, bytes: size.min(file.bytes - from) };
+        let (status, text, etag) = hub.send_elsewhere(Method::PUT, address, &Value::Null, &part).await?;
         if !status.is_success() {
             return Err(hub.refused(status, &text));
         }
@@ -257,16 +258,15 @@ async fn parts(
     if status.is_success() { Ok(()) } else { Err(hub.refused(status, &text)) }
 }
 
-fn piece(file: &PushFile, from: u64, bytes: u64) -> Result<Vec<u8>, HubError> {
+/// A small file as it was planned to be sent.
+fn content(file: &PushFile) -> Result<Vec<u8>, HubError> {
     let read = || -> io::Result<Vec<u8>> {
-        let mut open = File::open(&file.path)?;
-        open.seek(SeekFrom::Start(from))?;
-        let mut piece = Vec::with_capacity(bytes as usize);
-        open.take(bytes).read_to_end(&mut piece)?;
-        if piece.len() as u64 != bytes {
+        let mut content = Vec::with_capacity(file.bytes as usize);
+        File::open(&file.path)?.take(file.bytes).read_to_end(&mut content)?;
+        if content.len() as u64 != file.bytes {
             return Err(io::Error::other("the file was shortened meanwhile"));
         }
-        Ok(piece)
+        Ok(content)
     };
     read().map_err(|source| HubError::Local { path: file.path.clone(), source })
 }
@@ -289,7 +289,7 @@ async fn commit(
                 json!({ "path": file.name, "algo": "sha256", "oid": file.sha256, "size": file.bytes });
             line(json!({ "key": "lfsFile", "value": value }));
         } else {
-            let content = STANDARD.encode(piece(file, 0, file.bytes)?);
+            let content = STANDARD.encode(content(file)?);
             let value = json!({ "path": file.name, "content": content, "encoding": "base64" });
             line(json!({ "key": "file", "value": value }));
         }

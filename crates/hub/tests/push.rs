@@ -7,12 +7,16 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     thread,
+    time::Duration,
 };
 use tempfile::TempDir;
+
+/// Bytes of a body that are kept; a longer one is counted and thrown away.
+const KEPT: u64 = 1 << 20;
 
 /// A request: method, path, headers, body.
 #[derive(Clone, Debug)]
@@ -20,6 +24,7 @@ struct Request {
     method: String,
     path: String,
     authorization: Option<String>,
+    length: u64,
     body: Vec<u8>,
 }
 
@@ -29,7 +34,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (mut length, mut authorization) = (0, None);
+    let (mut length, mut authorization) = (0u64, None);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
@@ -40,9 +45,10 @@ fn read(stream: &TcpStream) -> Option<Request> {
             _ => {}
         }
     }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Request { method, path, authorization, body })
+    let mut body = Vec::new();
+    reader.by_ref().take(length.min(KEPT)).read_to_end(&mut body).ok()?;
+    let rest = io::copy(&mut reader.take(length.saturating_sub(KEPT)), &mut io::sink()).ok()?;
+    (body.len() as u64 + rest == length).then_some(Request { method, path, authorization, length, body })
 }
 
 /// A Hub that stores `.safetensors` as large files in parts of `chunk` bytes (0: in one piece) and has those of `known` already.
@@ -180,6 +186,66 @@ fn what_the_hub_has_is_not_sent_again() {
             .unwrap();
     assert_eq!((pushed.files, pushed.sent), (3, 0));
     assert!(seen.lock().unwrap().iter().all(|r| r.method != "PUT"));
+}
+
+/// The most memory that this process has had, in bytes.
+#[cfg(target_os = "linux")]
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_large_file_is_sent_as_it_is_read_and_never_held_whole() {
+    const SIZE: u64 = 192 << 20;
+    let (address, seen) = hub(0, &[], false);
+    let dir = model();
+    fs::File::create(dir.path().join("model.safetensors")).unwrap().set_len(SIZE).unwrap();
+    let files = plan(dir.path()).unwrap();
+    let before = peak();
+    let repository = "owner/nano".parse().unwrap();
+    let pushed = push(&repository, &files, "First", false, &settings(&address), &|_, _| {}).unwrap();
+    assert_eq!(pushed.sent, SIZE);
+    let grown = peak() - before;
+    assert!(grown < SIZE / 2, "{grown} bytes more for {SIZE} bytes sent");
+    // In one piece of a stated length, as storage wants it.
+    let seen = seen.lock().unwrap();
+    let lengths: Vec<u64> = seen.iter().filter(|r| r.method == "PUT").map(|r| r.length).collect();
+    assert_eq!(lengths, [SIZE]);
+}
+
+#[test]
+fn a_file_that_is_cut_short_meanwhile_is_named() {
+    let (address, _) = hub(0, &[], false);
+    let dir = model();
+    let files = plan(dir.path()).unwrap();
+    fs::write(dir.path().join("model.safetensors"), "01234").unwrap();
+    let repository = "owner/nano".parse().unwrap();
+    let error = push(&repository, &files, "First", false, &settings(&address), &|_, _| {}).unwrap_err();
+    assert!(matches!(error, HubError::Local { .. }), "{error}");
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
+}
+
+#[test]
+fn a_hub_that_says_nothing_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        // Connections stay open, and nothing comes.
+        let _open: Vec<_> = listener.incoming().collect();
+    });
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let dir = model();
+        let files = plan(dir.path()).unwrap();
+        let settings = Settings { patience: Duration::from_millis(100), ..settings(&address) };
+        let repository = "owner/nano".parse().unwrap();
+        done.send(push(&repository, &files, "First", false, &settings, &|_, _| {})).unwrap();
+    });
+    let error = ended.recv_timeout(Duration::from_secs(20)).expect("it does not wait for ever").unwrap_err();
+    assert!(matches!(error, HubError::Unavailable { .. }), "{error}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `blackletter push`
 
 use crate::{failure::Failure, output};
+use blackletter_evals::markdown::counted;
 use blackletter_hub::{Repository, Settings, plan, push};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ impl Args {
         if !self.publish {
             let mut text = format!("would commit to {}:\n", self.repository);
             for file in &files {
-                text.push_str(&format!("  {} ({} bytes)\n", file.name, file.bytes));
+                text.push_str(&format!("  {} ({})\n", file.name, counted(file.bytes, "byte")));
             }
             text.push_str("nothing was sent; add --publish to do it\n");
             return output::print(text);
@@ -58,8 +59,10 @@ impl Args {
         bar.finish_and_clear();
         let commit = pushed.commit.map(|commit| format!(" as {commit}")).unwrap_or_default();
         output::print(format!(
-            "committed {} files to {}{commit}; {} bytes of large files were sent\n",
-            pushed.files, self.repository, pushed.sent
+            "committed {} to {}{commit}; {} of large files sent\n",
+            counted(pushed.files as u64, "file"),
+            self.repository,
+            counted(pushed.sent, "byte")
         ))
     }
 }

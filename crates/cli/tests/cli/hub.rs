@@ -3,7 +3,7 @@
 use crate::support::{Ended, blackletter, model};
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     thread,
 };
@@ -66,4 +66,45 @@ fn the_hub_of_hf_endpoint_is_asked_with_the_token_of_hf_token() {
     assert!(head.iter().any(|line| line.eq_ignore_ascii_case("authorization: bearer secret")), "{head:?}");
     assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
     assert!(ended.stderr.contains("set HF_TOKEN") && !ended.stderr.contains("secret"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_push_of_one_file_says_one_file() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if line.trim().is_empty() {
+                    break;
+                }
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                head.push_str(&line);
+            }
+            reader.take(length).read_to_end(&mut Vec::new()).unwrap();
+            let body = if head.contains("/commit/") { "{\"commitOid\":\"abc\"}" } else { "{}" };
+            let head =
+                format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all((head + body).as_bytes()).unwrap();
+        }
+    });
+    let model = TempDir::new().unwrap();
+    fs::write(model.path().join("config.json"), "{").unwrap();
+    let arguments = ["push", "owner/model", "--model", model.path().to_str().unwrap()];
+    let push = |more: &[&str]| -> Ended {
+        let mut command = blackletter();
+        command.env("HF_ENDPOINT", &address).env("HF_TOKEN", "secret").env("HF_HUB_OFFLINE", "0");
+        command.args(arguments).args(more).output().unwrap().into()
+    };
+    assert!(push(&[]).stdout.contains("  config.json (1 byte)\n"));
+    let ended = push(&["--publish"]);
+    let expected = "committed 1 file to owner/model as abc; 0 bytes of large files sent\n";
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, expected), "{}", ended.stderr);
 }

@@ -4,6 +4,7 @@
 
 mod server;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use blackletter_hub::{Fetched, HubError, Repository, Settings, fetch};
 use server::{Behaviour, COMMIT, Server, hash};
 use std::{
@@ -293,6 +294,53 @@ fn shards_are_found_through_their_index() {
         (Server::start(Behaviour { files: lacking, ..Behaviour::default() }), TempDir::new().unwrap());
     let error = get(&server, &cache).unwrap_err().to_string();
     assert!(error.contains("model-00002-of-00002.safetensors, which is not there"), "{error}");
+}
+
+#[test]
+fn what_a_record_and_a_signature_cover_is_fetched_and_nothing_else() {
+    let record = r#"{"files": [{"path": "model.safetensors"}, {"path": "corpus.toml"}, {"path": "figures/2026/loss.svg"},
+        {"path": "lost.txt"}, {"path": ".hidden"}, {"path": "../up"}, {"path": "/etc/passwd"}, {"path": 7}, "x"]}"#;
+    let statement =
+        r#"{"predicate": {"resources": [{"name": "provenance.json"}, {"name": "notes.txt:0:9"}]}}"#;
+    let signature = format!(r#"{{"dsseEnvelope": {{"payload": "{}"}}}}"#, STANDARD.encode(statement));
+    let mut files = files();
+    for (name, content) in [
+        ("provenance.json", record),
+        ("model.sig", &signature),
+        ("corpus.toml", "[build]"),
+        ("figures/2026/loss.svg", "<svg/>"),
+        ("notes.txt", "signed"),
+        ("train.py", "not covered"),
+        (".hidden", "not a name"),
+    ] {
+        files.insert(name.into(), content.into());
+    }
+    let (server, cache) =
+        (Server::start(Behaviour { files: files.clone(), ..Behaviour::default() }), TempDir::new().unwrap());
+    let dir = get(&server, &cache).unwrap().dir;
+    let expected = [
+        "README.md",
+        "config.json",
+        "corpus.toml",
+        "figures",
+        "model.safetensors",
+        "model.sig",
+        "notes.txt",
+        "provenance.json",
+        "tokenizer.json",
+    ];
+    assert_eq!(names(&dir), expected);
+    for name in ["corpus.toml", "figures/2026/loss.svg", "notes.txt"] {
+        assert_eq!(fs::read(dir.join(name)).unwrap(), files[name], "{name}");
+        let stored = fs::canonicalize(blob(&cache, name, &files[name])).unwrap();
+        assert_eq!(fs::canonicalize(dir.join(name)).unwrap(), stored);
+    }
+    // A record that is none keeps nobody from the model.
+    files.insert("provenance.json".into(), b"{\"files\": 3".to_vec());
+    files.insert("model.sig".into(), b"[]".to_vec());
+    let (server, cache) =
+        (Server::start(Behaviour { files, ..Behaviour::default() }), TempDir::new().unwrap());
+    assert!(!get(&server, &cache).unwrap().dir.join("corpus.toml").exists());
 }
 
 #[test]
