@@ -8,12 +8,15 @@ use serde::Deserialize;
 /// Longest line that is read.
 pub const LONGEST_LINE: usize = 16 << 20;
 
+/// The kind of examples that state none.
+pub const UNNAMED: &str = "other";
+
 /// An example to learn from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
     /// What is said; it ends with an answer.
     pub messages: Vec<Message>,
-    /// Kind of the example, or nothing.
+    /// Kind of the example; [`UNNAMED`] where it states none.
     pub kind: String,
     /// The document that it is from.
     pub document: Option<String>,
@@ -117,10 +120,10 @@ impl Example {
         }
         Ok(Self {
             messages,
-            kind: line.kind.unwrap_or_default(),
+            kind: line.kind.filter(|kind| !kind.trim().is_empty()).unwrap_or_else(|| UNNAMED.into()),
             document: line.document,
             dataset: line.dataset,
-            license: line.license,
+            license: line.license.filter(|license| !license.trim().is_empty()),
             license_basis: line.license_basis,
         })
     }
@@ -153,6 +156,14 @@ mod tests {
         )
         .unwrap();
         assert_eq!((two.messages.len(), two.license), (3, None));
+    }
+
+    #[test]
+    fn what_states_nothing_is_an_example_without_a_licence() {
+        for more in ["", r#","kind":" ","license":"""#] {
+            let one = parse(&format!(r#"{{"instruction":"Say","output":"it"{more}}}"#)).unwrap();
+            assert_eq!((one.kind.as_str(), one.license), (UNNAMED, None));
+        }
     }
 
     #[test]

@@ -144,6 +144,19 @@ pub struct SftRecord {
     pub shards: Vec<ShardRecord>,
 }
 
+impl SftRecord {
+    /// Lines that were left out, in sentences.
+    pub fn left_out(&self) -> Vec<String> {
+        let of = |input: &SftInput| {
+            let (lines, name) = (input.lines, input.name.clone());
+            let left = input.refused.iter();
+            left.map(move |(reason, n)| format!("{n} of {lines} lines of {name} left out: {reason}"))
+                .collect::<Vec<_>>()
+        };
+        self.inputs.iter().flat_map(of).collect()
+    }
+}
+
 /// Examples of one kind from one dataset under one licence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -28,9 +28,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The kind of examples that state none.
-const NO_KIND: &str = "other";
-
 /// An example of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
@@ -173,8 +170,7 @@ fn example(path: &Path, number: usize, line: &[u8]) -> Result<Example, EvalError
     let wrong = |reason: String| EvalError::Line { path: path.into(), line: number, reason };
     let mut read = dataset::Example::parse(line).map_err(|e| wrong(e.to_string()))?;
     let output = read.messages.pop().map(|answer| answer.content).unwrap_or_default();
-    let kind = if read.kind.is_empty() { NO_KIND.into() } else { read.kind };
-    Ok(Example { kind, messages: read.messages, output })
+    Ok(Example { kind: read.kind, messages: read.messages, output })
 }
 
 /// Answers the examples and compares.

@@ -26,21 +26,24 @@ const HELDOUT: f64 = 0.02;
 const DATASET: &str = "texts";
 
 /// Makes the token store of a run that names files of its own, or finds it made, and sets `data.store` to it. Does nothing for
-/// other runs. `watch` hears how far the corpus is and may stop it.
+/// other runs. `watch` hears how far the corpus is and may stop it. Gives what examples were left out, in sentences.
 ///
 /// # Errors
 /// When files cannot be read, their licence is refused, or nothing is left of them.
-pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result<(), TrainError> {
+pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result<Vec<String>, TrainError> {
+    let mut notes = Vec::new();
     let (texts, examples) = (&config.data.texts, &config.data.examples);
     if texts.is_empty() && examples.is_empty() {
-        return Ok(());
+        return Ok(notes);
     }
     let ranks = Ranks::join();
     let folder = config.run.join(FOLDER);
     let store = folder.join("store");
-    if !resume && ranks.is_first() {
-        // Before anything is written over what another run learns from.
+    if ranks.is_first() {
+        // Before anything is written over what another run learns from, or looked for in a run that is not there.
         setup::prepare_directory(config, resume)?;
+    }
+    if !resume && ranks.is_first() {
         let corpus = match texts.is_empty() {
             true => None,
             false => Some(make_corpus(config, &folder.join("corpus"), watch)?),
@@ -54,6 +57,7 @@ pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result
             &mut |_| {},
         )?;
         check_examples(config, &manifest.sft)?;
+        notes = manifest.sft.left_out();
         write_json(&folder.join(NAMED), &named(config))?;
     }
     if resume && ranks.is_first() {
@@ -67,7 +71,7 @@ pub fn prepare(config: &mut RunConfig, resume: bool, watch: Watch<'_>) -> Result
     // The configuration as run names the store; the files it was made of stand in the store's record.
     config.data.texts.clear();
     config.data.examples.clear();
-    Ok(())
+    Ok(notes)
 }
 
 /// What the configuration names.

@@ -11,7 +11,7 @@ use crate::{
 };
 use blackletter_corpus::{audit, consumed, steps::HELD_OUT};
 use blackletter_dataset::{Manifest, TokenStore, manifest::SftRecord};
-use blackletter_model::MixtralConfig;
+use blackletter_model::{MixtralConfig, decoder::Place};
 use blackletter_provenance::{
     Accepted, BaseModel, CorpusUse, DOCUMENTS_FILE, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION,
     ModelIdentity, ModelRecord, RecordKind, SampleText, SupervisedUse, Training, folder_name,
@@ -111,7 +111,7 @@ pub(crate) fn write(material: &Material<'_>, out: &Path) -> Result<(), TrainErro
             steps: state.step,
             tokens: list.iter().map(|d| d.tokens).sum(),
             seconds: Some(state.seconds),
-            hardware: Some(hardware()),
+            hardware: Some(hardware(config.device)),
             final_loss: (!last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64),
             commit: option_env!("BLACKLETTER_COMMIT").map(str::to_owned),
             heldout,
@@ -207,11 +207,12 @@ fn accepted(mut of_corpus: Vec<Accepted>, examples: &SftRecord) -> Vec<Accepted>
     of_corpus
 }
 
-/// The processor's own name and the number of cores.
-fn hardware() -> String {
+/// The processor's own name and the number of cores, and through what a GPU computed.
+fn hardware(device: Place) -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let name = name.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{name}, {cores} threads")
+    let gpu = if device == Place::Cpu { String::new() } else { format!(", a GPU through {device}") };
+    format!("{name}, {cores} threads{gpu}")
 }

@@ -4,6 +4,7 @@ use crate::{
     checkpoint::{self, Stored},
     config::{Change, RunConfig, changes},
     error::TrainError,
+    export::MODEL_CONFIG,
     optimizer::{Moments, Optimizer, Pair, Slot},
     own_data,
     record::kept_base,
@@ -335,7 +336,9 @@ pub fn prepare_directory(config: &RunConfig, resume: bool) -> Result<(), TrainEr
     if resume && !holds_run {
         return Err(TrainError::NoRun(dir.clone()));
     }
-    let other = |name: &std::ffi::OsStr| name != own_data::FOLDER && name != LOCK;
+    // What a run that was not begun has left: its configuration comes last.
+    let before = [own_data::FOLDER, LOCK, BASE, DATASET, MODEL_CONFIG, "tokenizer.json"];
+    let other = |name: &std::ffi::OsStr| !before.iter().any(|file| name == *file);
     if !holds_run
         && fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| other(&entry.file_name())))
     {

@@ -113,10 +113,14 @@ pub struct Constraint {
 impl Constraint {
     fn run(self) -> Result<(), Failure> {
         let text = read_text(&self.schemas)?;
-        let schemas = text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str);
-        let schemas: Vec<Value> = schemas
-            .collect::<Result<_, _>>()
-            .map_err(|e| Failure::failed(format!("{} is not JSON lines: {e}", self.schemas.display())))?;
+        let shown = self.schemas.display();
+        let mut schemas: Vec<Value> = Vec::new();
+        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+            let schema = serde_json::from_str(line);
+            schemas.push(
+                schema.map_err(|e| Failure::failed(format!("{shown}, line {number} is not JSON: {e}")))?,
+            );
+        }
         let files = match &self.random_geometry {
             Some(name) => ModelFiles::Directory(random_model(name)?),
             None => self.model.files()?,
@@ -127,6 +131,13 @@ impl Constraint {
         };
         let engine = Engine::from_checkpoint(&files.checkpoint()?, &self.model.load_options())?;
         let measured = measure_constraints(&engine, &tokenizer, &schemas, self.r#gen as usize)?;
+        if measured.refused >= schemas.len() {
+            return Err(Failure::failed(format!(
+                "nothing was measured: {shown} has {} schemas, and {} are refused",
+                schemas.len(),
+                measured.refused
+            )));
+        }
         output::print(serde_json::to_string_pretty(&measured)? + "\n")
     }
 }

@@ -92,11 +92,7 @@ impl Build {
         let inputs = Inputs { corpus: Some(self.corpus), tokenizer: self.tokenizer, sft: self.sft, rights };
         let manifest = build(&inputs, &self.out, &mut progress)?;
         bar.finish_and_clear();
-        for input in &manifest.sft.inputs {
-            for (reason, lines) in &input.refused {
-                eprintln!("note: {lines} of {} lines of {} left out: {reason}", input.lines, input.name);
-            }
-        }
+        manifest.sft.left_out().iter().for_each(|note| eprintln!("note: {note}"));
         let summary = serde_json::json!({
             "store": self.out, "corpus": manifest.corpus.root, "tokenizer": manifest.tokenizer.blake3,
             "vocabulary": manifest.tokenizer.vocabulary, "train": manifest.train.total,

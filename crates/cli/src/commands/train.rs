@@ -80,7 +80,7 @@ impl Args {
         let progress = Progress::new()?;
         let watch = Watch { event: &|event| progress.hear(event), stop: &interrupt::asked };
         match prepare_own_data(&mut config, self.resume, watch) {
-            Ok(()) => {}
+            Ok(notes) => notes.iter().for_each(|note| eprintln!("note: {note}")),
             Err(TrainError::Texts(e)) if e.is_stop() => return Err(Failure::Interrupted),
             Err(e @ TrainError::Changed { .. }) => return Err(Failure::usage(e)),
             Err(e) => return Err(e.into()),

@@ -77,6 +77,22 @@ fn a_batch_that_cannot_be_used_is_refused_by_name() {
 }
 
 #[test]
+fn bench_constraint_names_the_line_that_is_wrong_and_needs_something_to_measure() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("schemas.jsonl");
+    for (text, part) in [
+        ("{\"type\":\"string\"}\n\n{\"type\"", "line 3 is not JSON"),
+        ("\n", "nothing was measured"),
+        ("{\"not\":{}}\n", "1 are refused"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let command = ["bench", "constraint", file.to_str().unwrap(), "--model", "nano"];
+        let ended: Ended = blackletter().args(command).output().unwrap().into();
+        assert!(ended.code == 1 && ended.stderr.contains(part), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn bench_train_reports_speed_memory_and_losses_that_threads_do_not_change() {
     let model = model(64);
     let run = |threads: &str| {

@@ -159,8 +159,12 @@ fn a_model_is_trained_further_on_files_of_ones_own() {
     let open = |name: &str, more: &[&str]| {
         let at = format!("run={}", dir.path().join(name).display());
         let mut config = config(dir.path(), &[&none[..], &[&at], more].concat());
-        prepare_own_data(&mut config, false, Watch::SILENT).map(|()| config)
+        prepare_own_data(&mut config, false, Watch::SILENT).map(|_| config)
     };
+    // There is nothing to go on with yet.
+    let mut early = config(dir.path(), &[&none[..], &[&text]].concat());
+    let nothing = prepare_own_data(&mut early, true, Watch::SILENT);
+    assert!(matches!(nothing, Err(TrainError::NoRun(_))), "{nothing:?}");
     for (name, more, documents, examples) in [
         ("texts", &[text.as_str(), "data.license=LicenseRef-ours", "stream.sft_weight=0"][..], 6, 0),
         ("examples", &[&example], 0, 20),
@@ -196,6 +200,28 @@ fn a_model_is_trained_further_on_files_of_ones_own() {
     let sft = TokenStore::open(&config.data.store).unwrap().manifest().sft.clone();
     assert_eq!((sft.examples, sft.accepted[0].license.as_str()), (3, "LicenseRef-ours"));
     assert!(sft.accepted[0].reason.contains("data.license"));
+    // Examples that state no kind are in the record as well.
+    run(&config, false, u64::MAX).0.unwrap();
+    let task = metrics_consumed(&config.run);
+    assert_eq!(task, ["other"]);
+    // What is left out while others remain is told.
+    let mixed = dir.path().join("mixed.jsonl");
+    fs::write(&mixed, "{\"instruction\":\"Say law\",\"output\":\"law\"}\nno\n").unwrap();
+    let (mixed, at) = (format!("data.examples={}", mixed.display()), dir.path().join("mixed"));
+    let at = format!("run={}", at.display());
+    let mut config = self::config(dir.path(), &[&none[..], &[&at, &mixed, "data.license=CC0-1.0"]].concat());
+    let notes = prepare_own_data(&mut config, false, Watch::SILENT).unwrap();
+    assert!(
+        matches!(&notes[..], [note] if note.starts_with("1 of 2 lines of ") && note.ends_with("not JSON")),
+        "{notes:?}"
+    );
+}
+
+/// Tasks of the examples that a run has consumed.
+fn metrics_consumed(run: &Path) -> Vec<String> {
+    let consumed = fs::read(run.join("consumed.json")).unwrap();
+    let consumed: serde_json::Value = serde_json::from_slice(&consumed).unwrap();
+    consumed.as_array().unwrap().iter().map(|c| c["task"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -417,6 +443,17 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     assert!(matches!(nothing, Err(TrainError::NoRun(_))));
     run(&config, false, 1).0.unwrap();
     assert!(matches!(run(&config, false, 1).0, Err(TrainError::Exists(_))));
+    // One that was ended before its configuration was written is begun anew.
+    fs::remove_file(config.run.join("config.toml")).unwrap();
+    fs::remove_dir_all(config.run.join("checkpoints")).unwrap();
+    let left = |name: &str| ["dataset.json", "model.json", "tokenizer.json", ".lock"].contains(&name);
+    for entry in fs::read_dir(&config.run).unwrap().flatten() {
+        if !left(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    fs::write(config.run.join("base.json"), "half").unwrap();
+    assert_eq!(run(&config, false, 1).0.unwrap(), Outcome::Stopped);
     config.run = dir.path().join("store");
     assert!(matches!(run(&config, false, 1).0, Err(TrainError::Occupied(_))));
 }
