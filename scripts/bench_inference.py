@@ -3,21 +3,24 @@
 
     python scripts/bench_inference.py --model DIR --gguf 'PATH/kl3m-520m-{type}.gguf' --llama-bench PATH [--rounds 3]
                                       [--dtypes f32,bf16,q8,q4] [--transformers-python VENV/bin/python]
-                                      [--write docs/benchmarks.md]
+                                      [--record inference]
 
 DIR is a Hugging Face checkpoint; the GGUF files hold the same weights in the types f32, bf16, f16, q8_0, q4_0, q4_k_m.
 --transformers-python names a Python with torch and transformers (scripts/python-env.sh makes one); tcmalloc is preloaded there when the
 system has it. `blackletter bench generate --random-geometry kl3m-002-520m` leaves a fitting checkpoint in the temporary folder.
-Prints a Markdown table of medians, and with --write adds it to a file. Run it alone on the machine.
+Prints a Markdown table of medians. First, for each dtype, the time from the start of `generate --max-new-tokens 1` to its end, and the most memory
+that `bench generate` held beside the weights. Run it alone on the machine.
 """
 import argparse
 import ctypes.util
-import datetime
 import json
 import os
 import pathlib
 import statistics
 import subprocess
+import time
+
+from measurement import record
 
 PEERS = {"f32": ["f32"], "bf16": ["bf16", "f16"], "q8": ["q8_0"], "q4": ["q4_0", "q4_k_m"]}
 
@@ -26,6 +29,17 @@ def ours(args, dtype, depth):
     out = subprocess.run([args.binary, "bench", "generate", "--model", args.model, "--dtype", dtype, "--depth", str(depth),
                           "--batch", "3", "--runs", "2", "--threads", "2"], capture_output=True, text=True, check=True)
     return json.loads(out.stdout)
+
+
+def first_token(args, dtype):
+    """Seconds of a whole `generate` that makes one token after three, the file in the page cache."""
+    seconds = []
+    for _ in range(4):  # the first fills the cache
+        start = time.perf_counter()
+        subprocess.run([args.binary, "generate", "--model", args.model, "--ids", "5,6,7", "--format", "ids", "--dtype", dtype, "--max-new-tokens", "1", "--threads", "2"],
+                       capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
 
 
 def llama(args, kind, depth):
@@ -58,12 +72,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtypes", default="f32,bf16,q8,q4")
     parser.add_argument("--depths", default="32,512")
-    parser.add_argument("--write")
+    parser.add_argument("--record", metavar="NAME", help="write what was found to docs/measurements/NAME.json")
     parser.add_argument("--transformers-python")
     args = parser.parse_args()
     median = statistics.median
-    lines, cpu = [], ""
+    lines, rows = [], []
     other = {}
+    first_tokens = {dtype: first_token(args, dtype) for dtype in args.dtypes.split(",")}
+    for dtype, seconds in first_tokens.items():
+        print(f"{dtype}: first token after {', '.join(f'{s:.2f}' for s in seconds)} s", flush=True)
     if args.transformers_python:
         for dtype in {"f32", "bf16"} & set(args.dtypes.split(",")):
             other[dtype] = transformers(args, dtype)
@@ -77,13 +94,13 @@ def main():
             m = {k: median([x[k] for x in mine]) for k in ("prefill_tokens_per_s", "decode_tokens_per_s", "read_gb_per_s",
                  "decode_read_fraction", "gemm_gflops", "prefill_gemm_fraction", "batch_decode_tokens_per_s",
                  "batch_read_fraction", "batch_of_single_fraction")}
-            cpu = f"{mine[0]['cpu']}, {mine[0]['simd']}"
             best = max(median([d for _, d in v]) for v in peer.values())
             first = max(median([p for p, _ in v]) for v in peer.values())
             prefill = f"{m['prefill_tokens_per_s']:.0f} | {first:.0f} | {m['prefill_tokens_per_s'] / first:.2f}" if first else "| |"
             beside = ""
             if dtype in other:
                 theirs = other[dtype]["prefill"], other[dtype]["decode"][str(depth)]
+                m |= dict(transformers_prefill=theirs[0], transformers_decode=theirs[1])
                 beside = (f"{theirs[0]:.0f} ({m['prefill_tokens_per_s'] / theirs[0]:.2f}), "
                           f"{theirs[1]:.1f} ({m['decode_tokens_per_s'] / theirs[1]:.2f})")
             lines.append(f"| {dtype} | {depth} | {m['decode_tokens_per_s']:.1f} | {best:.1f} | {m['decode_tokens_per_s'] / best:.2f} | "
@@ -91,14 +108,10 @@ def main():
                          f"{100 * m['prefill_gemm_fraction']:.0f} % of {m['gemm_gflops']:.0f} | "
                          f"{m['batch_decode_tokens_per_s']:.0f} ({100 * m['batch_read_fraction']:.0f} %, {100 * m['batch_of_single_fraction']:.0f} %) | {beside} |")
             print(lines[-1], flush=True)
-    head = (f"\n### 520M geometry beside llama.cpp and transformers, {datetime.date.today()}\n\n{cpu}, 2 threads; medians of {args.rounds} interleaved "
-            "rounds, tokens/s. llama.cpp: the faster of BF16 and F16, of Q4_0 and Q4_K_M.\n\n"
-            "| dtype | depth | decode | llama.cpp | ratio | share of read bandwidth | prefill 512 | llama.cpp | ratio | "
-            "share of GEMM rate (GFLOP/s) | three sequences (their bytes as a share of the read bandwidth, of one sequence's rate) | transformers prefill (ours / it), decode (ours / it) |\n"
-            "|---|---|---|---|---|---|---|---|---|---|---|---|\n")
-    if args.write:
-        with open(args.write, "a") as f:
-            f.write(head + "\n".join(lines) + "\n")
+            memory = max(x["peak_memory_bytes"] - x["weight_bytes"] for x in mine)
+            rows.append(dict(dtype=dtype, depth=depth, llama_decode=best, llama_prefill=first or None, memory_beside_weights=memory, **m))
+    if args.record:
+        record(args.record, dict(rounds=args.rounds, first_token_s=first_tokens, rows=rows))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import time
 import urllib.parse
 import urllib.request
 
+from measurement import record
 from serving import PROGRAM, server
 
 WORDS = "the parties agree that under this section a court may order notice to any person who holds the right title of land".split()
@@ -132,6 +133,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--record", metavar="NAME", help="write what was found to docs/measurements/NAME.json")
     options = parser.parse_args()
     if bool(options.llama_server) != bool(options.gguf):
         parser.error("--llama-server and --gguf go together")
@@ -175,6 +177,7 @@ def run(options):
           f"{options.rounds} rounds; reads at {bandwidth:.1f} GB/s; {(time.perf_counter() - started) / 60:.1f} minutes\n")
     print("| clients | tokens/s | of the bound | llama-server's tokens/s | ratio | first token p50, p99 (s) | llama-server's |")
     print("|--:|--:|--:|--:|--:|--:|--:|")
+    rows = []
     for clients in counts:
         cells = []
         for name in ("blackletter", "llama-server"):
@@ -187,6 +190,14 @@ def run(options):
         most = clients * options.tokens / least
         beside = (f"{peer[0]:.1f}", f"{own[0] / peer[0]:.2f}", f"{peer[1]:.2f}, {peer[2]:.2f}") if peer else ("", "", "")
         print(f"| {clients} | {own[0]:.1f} | {own[0] / most:.0%} of {most:.1f} | {beside[0]} | {beside[1]} | {own[1]:.2f}, {own[2]:.2f} | {beside[2]} |")
+        row = dict(clients=clients, bound=most)
+        for name, cell in (("blackletter", own), ("llama_server", peer)):
+            if cell:
+                row[name] = dict(tokens_per_s=cell[0], first_token_p50_s=cell[1], first_token_p99_s=cell[2])
+        rows.append(row)
+    if options.record:
+        facts = {key: getattr(options, key) for key in ("dtype", "requests", "tokens", "rounds", "threads")}
+        record(options.record, dict(read_gb_per_s=bandwidth, rows=rows, **facts))
 
 
 if __name__ == "__main__":

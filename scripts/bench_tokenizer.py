@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from measurement import record
+
 
 def documents(paths: list[str], limit: int) -> list[str]:
     import zstandard
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--megabytes", type=int, default=40)
+    parser.add_argument("--record", metavar="NAME", help="write what was found to docs/measurements/NAME.json")
     args = parser.parse_args()
     os.environ["RAYON_NUM_THREADS"] = str(args.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
@@ -68,10 +71,14 @@ def main() -> None:
                 rates[kind].append(row["mb_per_s"])
     medians = {name: round(statistics.median(values), 2) for name, values in rates.items()}
     best = max(medians["python"], medians["python encode_batch_fast"])
-    print(json.dumps({
+    found = {
         "megabytes": round(megabytes, 1), "documents": len(texts), "threads": args.threads, "mb_per_s": medians,
         "ratio_to_fastest_python": round(medians["fast"] / best, 2),
-    }, indent=1))
+        "rounds": args.rounds,
+    }
+    print(json.dumps(found, indent=1))
+    if args.record:
+        record(args.record, found)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import statistics
 import subprocess
 import time
 
+from measurement import record
+
 TOKENS = 100
 
 
@@ -52,6 +54,7 @@ def main():
     parser.add_argument("--other")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--binary", default="target/release/blackletter")
+    parser.add_argument("--record", metavar="NAME", help="write what was found to docs/measurements/NAME.json")
     args = parser.parse_args()
     random.seed(1)
     manifest = json.loads((pathlib.Path(args.index) / "index.json").read_text())
@@ -69,6 +72,7 @@ def main():
         texts = random.sample([text for text in texts if len(text) > 2000], args.runs)
         kinds["elsewhere"] = [decode(args, encode(args, text[1000:3000])[:TOKENS]) for text in texts]
     print(f"index of {manifest['tokens'] / 1e6:.1f} M tokens, {manifest['documents']} documents; {args.runs} texts of {TOKENS} tokens each")
+    rows = []
     for kind, texts in kinds.items():
         seconds, covered, tokens = [], 0, 0
         for text in texts:
@@ -80,6 +84,9 @@ def main():
             covered, tokens = covered + found["covered"], tokens + found["tokens"]
         median, most = 1e3 * statistics.median(seconds), 1e3 * max(seconds)
         print(f"{kind}: median {median:.0f} ms, most {most:.0f} ms; {100 * covered / tokens:.0f} % of the tokens in spans of the training data")
+        rows.append(dict(kind=kind, median_ms=median, most_ms=most, first_ms=1e3 * seconds[0], covered=covered / tokens))
+    if args.record:
+        record(args.record, dict(tokens=manifest["tokens"], documents=manifest["documents"], texts=args.runs, length=TOKENS, rows=rows))
 
 
 if __name__ == "__main__":

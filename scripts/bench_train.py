@@ -10,10 +10,12 @@ tcmalloc preloaded where it is found (without it too, with --plain-malloc). See 
 
     python scripts/bench_train.py --losses target/release/examples/train_losses --text FILES... --tokenizer tokenizer.json
 
-compares losses instead: the same checkpoint, the same batches, 200 steps; ours in f32 and bf16, PyTorch with 1 and 2 threads and
+compares losses instead (FILES are plain texts or .jsonl.zst with a field `text`): the same checkpoint, the same batches, 200 steps; ours in f32 and bf16, PyTorch with 1 and 2 threads and
 with both kinds of experts.
 """
 import argparse, glob, json, os, statistics, subprocess, sys, tempfile, time
+
+from measurement import record
 
 CASES = {
     "small-4096": dict(geometry="recipes/geometries/small.json", vocab=4096, batch=8, seq=512),
@@ -99,6 +101,7 @@ def run_torch(arguments, tcmalloc=None):
 def bench(a):
     found = sorted(glob.glob("/usr/lib/*/libtcmalloc_minimal.so.4"))
     mallocs = ([("tcmalloc", found[0])] if found else []) + ([("malloc", None)] if a.plain_malloc or not found else [])
+    found = []
     for name in a.case or CASES:
         case = CASES[name]
         results = {}
@@ -106,8 +109,9 @@ def bench(a):
             for dtype in a.dtype:
                 command = [a.blackletter, "bench", "train", "--geometry", case["geometry"], "--vocab", case["vocab"],
                            "--batch", case["batch"], "--seq", case["seq"], "--steps", a.steps, "--dtype", dtype]
-                done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
-                results.setdefault(("blackletter", dtype), []).append(json.loads(done.stdout))
+                for label, more in [("blackletter", []), ("blackletter, recomputed", ["--recompute"])][: 2 if a.recompute else 1]:
+                    done = subprocess.run([*map(str, command), *more], capture_output=True, text=True, check=True)
+                    results.setdefault((label, dtype), []).append(json.loads(done.stdout))
                 for malloc, path in mallocs:
                     for label in a.torch:
                         experts, *compiled = label.split("+")
@@ -120,12 +124,37 @@ def bench(a):
         print(f"\n{name}: {case['batch']} x {case['seq']}, vocabulary {case['vocab']}, {a.rounds} rounds of {a.steps} steps")
         medians = {k: statistics.median(r["tokens_per_s"] for r in v) for k, v in results.items()}
         for (who, dtype), runs in results.items():
-            peers = [m for (other, d), m in medians.items() if d == dtype and other != "blackletter"]
+            peers = [m for (other, d), m in medians.items() if d == dtype and other.startswith("PyTorch")]
             rates = [r["tokens_per_s"] for r in runs]
             ratio = f"{medians[who, dtype] / max(peers):5.2f} x" if peers and who == "blackletter" else ""
             memory = max(r["peak_memory_bytes"] for r in runs) / 2**30
+            row = dict(case=name, dtype=dtype, who=who, tokens_per_s=medians[who, dtype], lowest=min(rates), highest=max(rates), memory_gib=memory)
+            if "mfu" in runs[0]:
+                row |= {key: statistics.median(r[key] for r in runs) for key in ("mfu", "gemm_gflops", "gradient_s", "update_s")}
+            if ratio:
+                row["ratio"] = medians[who, dtype] / max(peers)
+            found.append(row)
             print(f"  {dtype:5} {who:34} {medians[who, dtype]:8.0f} tokens/s ({min(rates):.0f}-{max(rates):.0f})"
                   f"  {memory:5.2f} GiB {ratio}", flush=True)
+    if a.record:
+        record(a.record, dict(rounds=a.rounds, steps=a.steps, torch=version(), cases=[dict(name=name, **CASES[name]) for name in a.case or CASES], rows=found))
+
+
+def version():
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return {name: version(name) for name in ("torch", "transformers")}
+    except PackageNotFoundError:
+        return None
+
+
+def text(path):
+    """A file's text, or that of the documents of a .jsonl.zst."""
+    if not path.endswith(".jsonl.zst"):
+        return open(path, encoding="utf-8", errors="replace").read()
+    lines = subprocess.run(["zstd", "-dc", path], check=True, capture_output=True).stdout.splitlines()
+    return "\n\n".join(json.loads(line)["text"] for line in lines)
 
 
 def losses(a):
@@ -139,8 +168,7 @@ def losses(a):
     need = a.steps * a.batch * a.seq
     ids = []
     for path in a.text:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            ids += tokenizer.encode(file.read(1 << 22), add_special_tokens=False).ids
+        ids += tokenizer.encode(text(path)[: 1 << 22], add_special_tokens=False).ids
         if len(ids) >= need:
             break
     if len(ids) < need:
@@ -174,6 +202,14 @@ def losses(a):
     if a.out:
         with open(a.out, "w") as file:
             json.dump(runs, file)
+    if a.record:
+        differences = []
+        for i, one in enumerate(names):
+            for other in names[i + 1:]:
+                d = numpy.abs(numpy.array(runs[one]) - numpy.array(runs[other]))
+                differences.append(dict(one=one, other=other, mean=float(d.mean()), largest=float(d.max())))
+        ends = [dict(run=name, first=values[0], last_20=float(numpy.mean(values[-20:]))) for name, values in runs.items()]
+        record(a.record, dict(steps=a.steps, batch=a.batch, seq=a.seq, vocab=tokenizer.get_vocab_size(), torch=version(), runs=ends, differences=differences))
 
 
 def main():
@@ -185,10 +221,12 @@ def main():
     p.add_argument("--dtype", nargs="+", default=None)
     p.add_argument("--torch", nargs="+", default=["eager", "grouped_mm", "eager+compile"], help="kinds of experts, +compile")
     p.add_argument("--plain-malloc", action="store_true")
+    p.add_argument("--recompute", action="store_true", help="blackletter once more, making activations anew in the backward pass")
     p.add_argument("--losses", help="the example train_losses")
     p.add_argument("--text", nargs="+", default=[])
     p.add_argument("--tokenizer")
     p.add_argument("--out", help="write all losses there as JSON")
+    p.add_argument("--record", metavar="NAME", help="write what was found to docs/measurements/NAME.json")
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--seq", type=int, default=256)
     for name, kind in [("vocab", int), ("experts", str), ("checkpoint", str), ("tokens", str)]:

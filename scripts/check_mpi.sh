@@ -3,13 +3,16 @@
 #
 #     scripts/check_mpi.sh STORE [GEOMETRY]     # a token store, and a config.json (default recipes/geometries/small.json)
 #
-# Needs Open MPI and libclang (Debian: openmpi-bin libopenmpi-dev libclang-dev).
+# RECORD=NAME writes the differences to docs/measurements/NAME.json too. Needs Open MPI and libclang (Debian: openmpi-bin libopenmpi-dev libclang-dev).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 store=$(realpath "$1")
 geometry=${2:-recipes/geometries/small.json}
-cargo build --release --package blackletter --features mpi
-blackletter=$PWD/target/release/blackletter
+blackletter=${BLACKLETTER:-}
+if [ -z "$blackletter" ]; then
+    cargo build --release --package blackletter --features mpi
+    blackletter=$PWD/target/release/blackletter
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat > "$work/run.toml" <<TOML
@@ -47,7 +50,7 @@ until [ -d "$work/killed/checkpoints/step-00000003" ]; do sleep 0.1; done
 pkill -9 -n -f "run=$work/killed" || true
 if wait "$job"; then echo "a killed rank did not end the job"; exit 1; fi
 ranks 4 killed --resume 2> /dev/null
-python3 - "$work" <<'PY'
+python3 - "$work" <<'PY' > "$work/found"
 import json, sys
 def losses(name):
     lines = map(json.loads, open(f"{sys.argv[1]}/{name}/metrics.jsonl"))
@@ -57,6 +60,8 @@ for name in ("run2", "run4", "killed"):
     other = losses(name)
     assert len(other) == len(one), (name, len(other), len(one))
     worst = max(abs(a - b) / abs(a) for a, b in zip(one, other))
-    print(f"{name}: largest relative difference of {len(one)} losses to one rank: {worst:.1e}")
+    print(json.dumps(dict(run=name, losses=len(one), largest_relative_difference=worst)))
     assert worst < 1e-4, name
 PY
+cat "$work/found"
+if [ -n "${RECORD:-}" ]; then python3 scripts/measurement.py "$RECORD" "scripts/check_mpi.sh STORE" < "$work/found"; fi

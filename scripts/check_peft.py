@@ -1,23 +1,28 @@
 #!/usr/bin/env python3
 """Adapters both ways: one that was trained here is loaded by peft, one that peft makes is loaded here; log-probabilities are compared.
 
-    python scripts/check_peft.py MODEL_DIR ADAPTER_DIR [BLACKLETTER]
+    python scripts/check_peft.py MODEL_DIR ADAPTER_DIR [BLACKLETTER]      # RECORD=NAME: write what was found to docs/measurements/NAME.json
 
 Needs torch, transformers and peft (see scripts/python-env.sh) and the built command (default: target/release/blackletter).
 ADAPTER_DIR is the folder `adapter` of a run of `blackletter finetune`. Exits with 1 on a difference above 1e-4.
 """
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import peft
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from measurement import record
+
 MODEL, ADAPTER = sys.argv[1], sys.argv[2]
 COMMAND = sys.argv[3] if len(sys.argv) > 3 else str(Path(__file__).parents[1] / "target/release/blackletter")
+FOUND = []
 IDS = [7 + i * 13 % 400 for i in range(120)]
 
 
@@ -40,6 +45,7 @@ def ours(model, *options):
 def compare(what, a, b, plain):
     worst, moved = (a - b).abs().max().item(), (b - plain).abs().max().item()
     print(f"{what}: largest difference {worst:.1e}; the adapter moves log-probabilities by up to {moved:.2f}")
+    FOUND.append(dict(what=what, largest_difference=worst, moved=moved))
     return worst < 1e-4 and moved > 1e-3
 
 
@@ -56,6 +62,8 @@ def main():
         merged = Path(folder) / "merged"
         subprocess.run([COMMAND, "merge", "--model", MODEL, "--adapter", folder, "--out", str(merged), "--dtype", "f32"], check=True, capture_output=True)
         good &= compare("the same, merged here", ours(merged), expected, plain)
+    if os.environ.get("RECORD"):
+        record(os.environ["RECORD"], dict(peft=peft.__version__, rows=FOUND))
     sys.exit(0 if good else 1)
 
 

@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from measurement import record
+
 BINARY = os.environ.get("BLACKLETTER", "target/release/blackletter")
 AWKWARD = [
     "", " ", "\0", "a\0\0b", " " * 600, "\n" * 556, "\r\n" * 40, "\t" * 9 + " ", "=" * 30, "a" * 100_000, "9" * 5_000,
@@ -72,9 +74,13 @@ def main() -> None:
     parser.add_argument("documents", nargs="+")
     parser.add_argument("--documents", dest="count", type=int, default=10_000)
     parser.add_argument("--trained")
+    parser.add_argument("--record", metavar="NAME", help="write what was found to docs/measurements/NAME.json")
     args = parser.parse_args()
     texts = documents(args.documents, args.count) + AWKWARD
-    print(f"{args.tokenizer}: {compare(args.tokenizer, texts)} ids of {len(texts)} texts equal, with and without special tokens")
+    equal = compare(args.tokenizer, texts)
+    print(f"{args.tokenizer}: {equal} ids of {len(texts)} texts equal, with and without special tokens")
+    if args.record:
+        record(args.record, dict(ids=equal, texts=len(texts)))
     if not args.trained:
         return
     some = texts[:: max(1, len(texts) // 1000)] + AWKWARD

@@ -3,6 +3,8 @@
 #
 #     scripts/compare_optimizers.sh STORE OUT.svg [DEVICE]     # a token store with a held-out part; cpu (default), wgpu or cuda
 #
+# RECORD=NAME writes the losses to docs/measurements/NAME.json too.
+#
 # 160 steps of 16 x 512 tokens each: about two minutes a run on two cores with BF16 dot products, one on a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,5 +44,7 @@ for run in muon-3e-3 muon-6e-3 adamw-1e-3 adamw-3e-3 adamw-6e-3; do
     target/release/blackletter train "$work/run.toml" --set run="$work/$run" --set optimizer.name="${run%%-*}" --set schedule.peak="${run#*-}"
     runs+=("$work/$run/metrics.jsonl")
 done
-python3 scripts/plot_runs.py --out "$out" "${runs[@]}"
+where=()
+[ "$device" = cpu ] || where=(--machine "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader)")
+python3 scripts/plot_runs.py --out "$out" "${runs[@]}" ${RECORD:+--record "$RECORD"} "${where[@]}"
 echo "the runs are in $work"

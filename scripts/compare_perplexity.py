@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from measurement import record
+
 
 def lines(path):
     if path.suffix == ".zst":
@@ -68,6 +70,7 @@ def main():
     parser.add_argument("results", type=Path)
     parser.add_argument("data", nargs="+")
     parser.add_argument("--documents", type=int, help="compare only the first N documents of each group")
+    parser.add_argument("--record", metavar="NAME", help="write what was found to docs/measurements/NAME.json")
     arguments = parser.parse_args()
     result = json.loads((arguments.results / "perplexity.json").read_text())
     scores = {}
@@ -78,7 +81,7 @@ def main():
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, attn_implementation="eager").eval()
     start = [tokenizer.convert_tokens_to_ids("<|start|>")] if result["settings"]["start"] else []
     ours, theirs, size = defaultdict(float), defaultdict(float), defaultdict(int)
-    worst = (0.0, None)
+    worst, compared = (0.0, None), set()
     for group, number, text in documents(arguments.data, result["settings"]):
         if arguments.documents is not None and number >= arguments.documents:
             continue
@@ -89,14 +92,26 @@ def main():
         if score["tokens"] != len(ids) - 1:
             sys.exit(f"{group} {number}: {score['tokens']} tokens, and transformers' tokenizer makes {len(ids) - 1}")
         value = nll(model, ids, result["context"])
+        compared.add((group, number))
         worst = max(worst, (abs(value - score["nll"]) / value, f"{group} {number}"))
         ours[group] += score["nll"]
         theirs[group] += value
         size[group] += score["bytes"]
+    rows = []
     for group in ours:
         bits = [x[group] / math.log(2) / size[group] for x in (ours, theirs)]
         print(f"{group}: {bits[0]:.6f} bits per byte, transformers {bits[1]:.6f}")
+        rows.append(dict(group=group, bits_per_byte=bits[0], transformers=bits[1]))
+        if arguments.documents is None:
+            [whole] = [g["bits_per_byte"] for g in result["groups"] if g["name"] == group]
+            rows[-1] |= dict(low=whole["low"], high=whole["high"])
     print(f"greatest difference of a document: {worst[0]:.2e} of its sum ({worst[1]})")
+    if arguments.record:
+        mean = {key: sum(row[key] for row in rows) / len(rows) for key in ("bits_per_byte", "transformers")}
+        if arguments.documents is None:
+            mean |= {key: result["mean_bits_per_byte"][key] for key in ("low", "high")}
+        rows.append(dict(group="mean", **mean))
+        record(arguments.record, dict(model=Path(arguments.model).name, rows=rows, greatest_difference=worst[0], documents=len(compared)))
     if worst[0] > 1e-4:
         sys.exit(1)
 

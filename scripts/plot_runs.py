@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Draw held-out loss of several runs over the time of their steps, and print the same as a table.
 
-    python scripts/plot_runs.py --out FILE.svg METRICS.jsonl...
+    python scripts/plot_runs.py --out FILE.svg METRICS.jsonl... [--record NAME [--machine TEXT]]
 
 A run's name is that of its directory, or of its file where that is not metrics.jsonl. Needs nothing but Python.
 """
 import argparse, json, pathlib, statistics
+
+from measurement import record
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 420, 60, 50, 20, 150
 COLORS = ["#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#cc79a7", "#009e73"]
@@ -22,6 +24,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", required=True)
     p.add_argument("metrics", nargs="+", type=pathlib.Path)
+    p.add_argument("--record", metavar="NAME", help="write what was found to docs/measurements/NAME.json")
+    p.add_argument("--machine", help="where the runs were made, if not here")
     a = p.parse_args()
     runs = {(m.parent.name if m.name == "metrics.jsonl" else m.stem): read(m) for m in a.metrics}
     ends = [seconds * points[-1][0] for seconds, points in runs.values()]
@@ -49,6 +53,9 @@ def main():
         out.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>'
                    f'<text x="{WIDTH - RIGHT + 10}" y="{TOP + 16 + 18 * i}" fill="{color}">{name}</text>')
         print(f"| {name} | {seconds:.3f} | " + " | ".join(f"{loss:.3f}" for _, loss in points) + " |")
+    if a.record:
+        rows = [dict(run=name, step_s=seconds, held_out=[dict(step=step, loss=loss) for step, loss in points]) for name, (seconds, points) in runs.items()]
+        record(a.record, rows, where=a.machine, source=a.metrics[-1])
     pathlib.Path(a.out).write_text("\n".join(out) + "\n</svg>\n")
 
 
