@@ -89,6 +89,54 @@ fn a_server_that_does_not_answer_is_given_up() {
     assert!(matches!(store.put("a", b"x"), Err(Kl3mDataError::Access { action: "write", .. })));
 }
 
+/// What is left of an object of twelve pieces, slowly; after nine of them, the first time, nothing more comes.
+fn slow(stream: &mut TcpStream, breaks_off: bool) {
+    const PIECE: &[u8; 10] = b"0123456789";
+    let request = head(stream);
+    let from: usize = match request.split_once("range: bytes=") {
+        Some((_, range)) => range.split('-').next().unwrap().parse().unwrap(),
+        None => 0,
+    };
+    let (status, length) = (if from > 0 { "206 Partial Content" } else { "200 OK" }, 120 - from);
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nContent-Range: bytes {from}-119/120\r\n\
+         Last-Modified: Mon, 02 Jan 2006 15:04:05 GMT\r\nETag: \"1\"\r\nConnection: close\r\n\r\n"
+    );
+    for _ in from / 10..if breaks_off { 9 } else { 12 } {
+        thread::sleep(Duration::from_millis(250));
+        let _ = stream.write_all(PIECE).and_then(|()| stream.flush());
+    }
+    if breaks_off {
+        thread::sleep(Duration::from_secs(4));
+    }
+}
+
+#[test]
+fn an_object_may_take_longer_than_the_timeout_and_is_gone_on_with_where_it_broke_off() {
+    for (breaks_off, retries, requests) in [(false, 0, 1), (true, 1, 2)] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(0));
+        let count = seen.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut seen = count.lock().unwrap();
+                *seen += 1;
+                let breaks_off = breaks_off && *seen == 1;
+                thread::spawn(move || slow(&mut stream.unwrap(), breaks_off));
+            }
+        });
+        let options = StoreOptions { timeout: Duration::from_secs(1), ..options(endpoint, retries) };
+        let store = Store::open("s3://bucket", &options).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        // Three seconds in all, and the first try alone is longer than all tries' timeouts.
+        assert_eq!(store.copy("large", &dir.path().join("large")).unwrap(), 120);
+        assert_eq!(std::fs::read(dir.path().join("large")).unwrap(), b"0123456789".repeat(12));
+        assert_eq!(*seen.lock().unwrap(), requests);
+    }
+}
+
 #[test]
 fn a_server_that_is_not_there_is_given_up() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -132,5 +180,9 @@ fn the_stages_come_back_from_a_real_server() {
         assert_eq!(Index::from_bytes(&store.get(&index_key("usc")).unwrap()).unwrap(), index);
         assert_eq!(store.list(&Stage::Representations.prefix("usc")).unwrap(), keys);
         assert!(matches!(store.get("documents/usc/none.json"), Err(Kl3mDataError::Missing { .. })));
+        // More than one part of what is sent.
+        let large: Vec<u8> = (0..(20u32 << 20)).map(|n| (n % 251) as u8).collect();
+        store.put("data/train-00000.parquet", &large).unwrap();
+        assert!(store.get("data/train-00000.parquet").unwrap() == large);
     }
 }

@@ -28,7 +28,7 @@ pub struct Reach {
     /// Agree to pay for the transfer, as buckets such as kl3m-data's ask.
     #[arg(long)]
     requester_pays: bool,
-    /// Seconds without an answer after which a request is tried again.
+    /// Seconds in which nothing arrives after which a request is tried again.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 }

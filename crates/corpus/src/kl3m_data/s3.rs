@@ -8,8 +8,13 @@ use object_store::{
     aws::{AmazonS3, AmazonS3Builder},
     path::Path,
 };
-use std::{collections::HashSet, fs::File, io::Write, sync::Arc};
+use std::{collections::HashSet, fs::File, io::Write, sync::Arc, time::Duration};
 use tokio::runtime::{Builder, Runtime};
+
+/// Bytes sent at a time. The server answers only when it has them all, so that the timeout is for them as a whole.
+const PART: usize = 8 << 20;
+/// After which time an object that breaks off is not gone on with any more.
+const LONGEST_COPY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub(super) struct Bucket {
     store: Arc<AmazonS3>,
@@ -34,11 +39,15 @@ impl Bucket {
         if bucket.is_empty() {
             return Err("it names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX".into());
         }
-        let client = ClientOptions::new().with_timeout(options.timeout).with_connect_timeout(options.timeout);
+        // No limit on a whole request: large objects take as long as they take while their bytes keep coming.
+        let client = ClientOptions::new()
+            .with_timeout_disabled()
+            .with_read_timeout(options.timeout)
+            .with_connect_timeout(options.timeout);
+        // An object that broke off after hours is gone on with, too; what limits the tries is their number.
         let retry = RetryConfig {
             max_retries: options.retries,
-            // Each try may take the whole timeout.
-            retry_timeout: options.timeout * (options.retries as u32 + 1),
+            retry_timeout: LONGEST_COPY,
             ..RetryConfig::default()
         };
         let mut builder = AmazonS3Builder::from_env()
@@ -78,8 +87,26 @@ impl Bucket {
 
     pub(super) fn put(&self, key: &str, bytes: &[u8]) -> Result<(), Failure> {
         let path = self.path(key)?;
-        self.runtime.block_on(self.store.put(&path, bytes.to_vec().into()))?;
-        Ok(())
+        self.runtime.block_on(async {
+            if bytes.len() <= PART {
+                self.store.put(&path, bytes.to_vec().into()).await?;
+                return Ok(());
+            }
+            // It appears when all of its parts are there.
+            let mut upload = self.store.put_multipart(&path).await?;
+            let sent = async {
+                for part in bytes.chunks(PART) {
+                    upload.put_part(part.to_vec().into()).await?;
+                }
+                upload.complete().await
+            };
+            if let Err(e) = sent.await {
+                // What was sent is paid for until it is removed; the first error is the one to tell.
+                let _ = upload.abort().await;
+                return Err(e.into());
+            }
+            Ok(())
+        })
     }
 
     /// Copies an object piece by piece.

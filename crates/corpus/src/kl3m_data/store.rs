@@ -20,7 +20,7 @@ pub struct StoreOptions {
     pub endpoint: Option<String>,
     /// Agree to pay for the transfer, as buckets such as kl3m-data's ask ("Requester Pays").
     pub requester_pays: bool,
-    /// After how long without an answer a request is given up.
+    /// After how long in which nothing arrives a request is given up; while bytes come it may take any time.
     pub timeout: Duration,
     /// How often a request is tried again when the server fails or does not answer.
     pub retries: usize,

@@ -92,6 +92,15 @@ impl Tree {
         id
     }
 
+    /// Adds attributes to an element, which must not have them.
+    pub(super) fn add_attributes(&mut self, id: NodeId, new: Vec<(Arc<str>, String)>) {
+        let added = new.len();
+        if let Data::Element(_, attributes) = &mut self.node_mut(id).data {
+            attributes.extend(new);
+            self.attributes += added;
+        }
+    }
+
     /// The node `id`. Ids come from this tree only, so the index holds.
     pub(super) fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]
@@ -247,11 +256,17 @@ impl Tree {
     ///
     /// # Errors
     /// [`ParseError::Xml`] where it is not well formed, [`ParseError::TooDeep`] beyond [`MAX_DEPTH`],
-    /// [`ParseError::Entity`] at a reference to an entity the document declares.
+    /// [`ParseError::TooLarge`] beyond [`MAX_NODES`], [`ParseError::Entity`] at a reference to an entity the document
+    /// declares.
     pub(super) fn from_xml(text: &str) -> Result<Self, ParseError> {
         if text.len() as u64 > MAX_MARKUP {
             return Err(ParseError::TooLarge { what: "bytes of one marked-up document", limit: MAX_MARKUP });
         }
+        Self::within(text, MAX_NODES)
+    }
+
+    /// [`Self::from_xml`], with at most so many nodes and attributes.
+    fn within(text: &str, most: usize) -> Result<Self, ParseError> {
         let mut tree = Self::new();
         let mut reader = Reader::from_str(text);
         let mut open = vec![Self::ROOT];
@@ -263,15 +278,12 @@ impl Tree {
                 .read_event()
                 .map_err(|error| ParseError::Xml { offset: at, reason: error.to_string() })?;
             let parent = *open.last().unwrap_or(&Self::ROOT);
-            if tree.weight() > MAX_NODES {
-                return Err(ParseError::TooLarge {
-                    what: "XML nodes and attributes",
-                    limit: MAX_NODES as u64,
-                });
+            if tree.weight() > most {
+                return Err(too_many(most));
             }
             match event {
                 Event::Start(start) => {
-                    let id = tree.element(&start, at)?;
+                    let id = tree.element(&start, at, most)?;
                     tree.append(parent, id);
                     open.push(id);
                     if open.len() > MAX_DEPTH {
@@ -279,7 +291,7 @@ impl Tree {
                     }
                 }
                 Event::Empty(start) => {
-                    let id = tree.element(&start, at)?;
+                    let id = tree.element(&start, at, most)?;
                     tree.append(parent, id);
                 }
                 Event::End(_) => {
@@ -318,7 +330,7 @@ impl Tree {
         Ok(tree)
     }
 
-    fn element(&mut self, start: &BytesStart<'_>, offset: u64) -> Result<NodeId, ParseError> {
+    fn element(&mut self, start: &BytesStart<'_>, offset: u64, most: usize) -> Result<NodeId, ParseError> {
         let wrong = |reason: String| ParseError::Xml { offset, reason };
         let name = start.name();
         let name = self.intern(name.as_ref());
@@ -326,6 +338,10 @@ impl Tree {
         let mut seen = HashSet::new();
         for attr in start.attributes().with_checks(false) {
             let attr = attr.map_err(|error| wrong(error.to_string()))?;
+            // One element can have as many as the whole document may.
+            if self.weight() + attrs.len() >= most {
+                return Err(too_many(most));
+            }
             let key = self.intern(attr.key.as_ref());
             let value: &str = &attr.value;
             let value = quick_xml::escape::unescape(value)
@@ -338,7 +354,30 @@ impl Tree {
     }
 }
 
+fn too_many(most: usize) -> ParseError {
+    ParseError::TooLarge { what: "XML nodes and attributes", limit: most as u64 }
+}
+
 /// Runs of whitespace to one space, none at the ends.
 pub(super) fn collapse(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_of_one_element_are_counted_as_they_are_read() {
+        let attributes: String = (0..100).map(|n| format!(" a{n}=''")).collect();
+        assert_eq!(Tree::within(&format!("<a{attributes}/>"), 102).map(|tree| tree.weight()), Ok(102));
+        // What stands after the limit is not looked at: the last one has no value.
+        for end in ["/>", ">x</a>"] {
+            let xml = format!("<a{attributes} broken{end}");
+            assert!(matches!(Tree::within(&xml, 200), Err(ParseError::Xml { .. })));
+            let result = Tree::within(&xml, 50).map(|tree| tree.weight());
+            let limit = ParseError::TooLarge { what: "XML nodes and attributes", limit: 50 };
+            assert_eq!(result, Err(limit), "{end}");
+        }
+    }
 }

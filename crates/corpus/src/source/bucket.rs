@@ -63,10 +63,10 @@ impl Buckets<'_> {
             };
         }
         entries.sort_by(|a, b| a.key.cmp(&b.key));
-        let wanted = match pattern {
+        let mut wanted = match &pattern {
             None => of_layout(entries, spec, given)?,
             Some(pattern) => {
-                let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
+                let glob = GlobBuilder::new(pattern).literal_separator(true).build();
                 let reason = |e: globset::Error| e.kind().to_string();
                 let glob =
                     glob.map_err(|e| SourceError::Pattern { pattern: given.into(), reason: reason(e) })?;
@@ -83,6 +83,9 @@ impl Buckets<'_> {
                     .collect()
             }
         };
+        // What is not read is not copied either.
+        wanted
+            .retain(|(entry, _)| discover::is_read(&entry.key, spec, pattern.as_deref().unwrap_or_default()));
         self.copy(&store, wanted)
     }
 
@@ -186,12 +189,7 @@ fn of_layout(entries: Vec<Entry>, spec: &SourceSpec, given: &str) -> Result<Vec<
     if entries.iter().any(|entry| entry.key == blackletter_provenance::FILE_NAME) {
         return Ok(stage("", Kind::Rows, ".parquet", &entries));
     }
-    // The Hub's export has its held-out part in files of that name.
-    let entries = entries.into_iter().filter(|entry| {
-        let name = entry.key.rsplit('/').next().unwrap_or(&entry.key);
-        spec.tokenizer.is_none() || discover::is_trained(name)
-    });
-    Ok(entries.map(|entry| (discover::kind_of(&entry.key), entry)).map(|(k, e)| (e, k)).collect())
+    Ok(entries.into_iter().map(|entry| (discover::kind_of(&entry.key), entry)).map(|(k, e)| (e, k)).collect())
 }
 
 #[cfg(test)]
@@ -243,6 +241,33 @@ mod tests {
         assert!(first[1].path.exists());
         buckets.sweep(second.iter()).unwrap();
         assert!(!first[1].path.exists() && second[1].path.exists());
+    }
+
+    #[test]
+    fn held_out_files_of_token_ids_are_copied_only_where_they_are_spelled() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("bucket");
+        for name in ["data/heldout-00000.parquet", "data/train-00000.parquet"] {
+            fs::create_dir_all(at.join("data")).unwrap();
+            fs::write(at.join(name), name).unwrap();
+        }
+        let given = at.to_str().unwrap();
+        let found = |below: &str, tokenizer: Option<&str>| {
+            let cache = tempfile::tempdir().unwrap();
+            let spec = SourceSpec { tokenizer: tokenizer.map(str::to_owned), ..SourceSpec::default() };
+            let files = buckets(cache.path().into()).find(&format!("{given}{below}"), &spec).unwrap();
+            assert_eq!(fs::read_dir(cache.path()).map_or(0, Iterator::count), files.len());
+            let name = |file: InputFile| file.name.rsplit('/').next().unwrap().to_owned();
+            files.into_iter().map(name).collect::<Vec<_>>()
+        };
+        let (held, train) = ("heldout-00000.parquet", "train-00000.parquet");
+        for below in ["", "/data", "/data/*.parquet", "/*/*.parquet", "/**"] {
+            assert_eq!(found(below, Some("t")), [train], "{below}");
+            assert_eq!(found(below, None), [held, train], "{below}");
+        }
+        for below in ["/data/heldout-*", "/data/heldout-00000.parquet"] {
+            assert_eq!(found(below, Some("t")), [held], "{below}");
+        }
     }
 
     #[test]

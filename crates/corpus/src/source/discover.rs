@@ -13,6 +13,8 @@ use std::{
 
 /// Folders of documents that must not be trained on; they are entered only when they are named themselves.
 pub(super) const HELD_OUT: [&str; 3] = ["heldout", "held_out", "validation"];
+/// How files of held-out documents begin in an export for the Hub.
+const HELD_OUT_FILE: &str = "heldout-";
 /// Folders below a folder, at most.
 const DEEPEST: usize = 64;
 
@@ -21,8 +23,9 @@ const DEEPEST: usize = 64;
 /// A path is a file; a folder, of which all files at any depth are taken but for hidden ones and folders named `heldout`,
 /// `held_out` or `validation`; a finished corpus, of which all shards but held-out ones are taken; a folder in kl3m-data's
 /// layout, of which the parsed stage is taken, or the collected one where there is none, or that of token ids where there is no
-/// other; or a pattern with `*`, `?`, `[…]`, `{…}` and `**`. Relative paths start at `base`. An address in a bucket stands for
-/// the same in it, where `means` reach one.
+/// other; or a pattern with `*`, `?`, `[…]`, `{…}` and `**`. Of token ids, files named `heldout-….parquet` are taken only where
+/// a path's last part spells `heldout-`. Relative paths start at `base`. An address in a bucket stands for the same in it, where
+/// `means` reach one.
 ///
 /// # Errors
 /// When a path finds nothing or cannot be read.
@@ -46,6 +49,8 @@ pub fn find(spec: &SourceSpec, base: &Path, means: Means<'_>) -> Result<Vec<Inpu
         } else {
             return Err(nothing());
         };
+        let spelled = if path.is_dir() { "" } else { given };
+        files.retain(|file| is_read(&file.name, spec, spelled));
         files.sort_by(|a, b| a.name.cmp(&b.name));
         if files.is_empty() {
             return Err(nothing());
@@ -63,9 +68,17 @@ pub(super) fn is_open(name: &str) -> bool {
         && folders.split('/').count() <= DEEPEST
 }
 
-/// Whether a file of the Hub's export may be trained on.
-pub(super) fn is_trained(name: &str) -> bool {
-    !(name.starts_with("heldout-") && name.ends_with(".parquet"))
+/// Whether a file that a source stands for is read. Held-out documents of an export for the Hub, which is of token ids, have files
+/// and not a folder of their own; these are read only where the last part of `spelled`, a pattern or a file, spells their name.
+pub(super) fn is_read(name: &str, spec: &SourceSpec, spelled: &str) -> bool {
+    let (name, spelled) = (last_part(name), last_part(spelled));
+    spec.tokenizer.is_none()
+        || !(name.starts_with(HELD_OUT_FILE) && name.ends_with(".parquet"))
+        || spelled.contains(HELD_OUT_FILE)
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Names of files that several sources have, which ids of documents follow from, are made different: the first keeps its name, the
@@ -135,11 +148,6 @@ fn in_folder(folder: &Path, spec: &SourceSpec) -> Result<Vec<InputFile>, SourceE
             Some(_) => walk(stage, stage, Some(Kind::Tokens), &|_| true),
             None => Err(SourceError::NoTokenizer(stage.into())),
         };
-    }
-    let hub = folder.join("data");
-    // Held-out documents of an export for the Hub have a file and not a folder of their own.
-    if (hub.is_dir() || folder.ends_with("data")) && spec.tokenizer.is_some() {
-        return walk(folder, folder, None, &is_trained);
     }
     walk(folder, folder, None, &|_| true)
 }
@@ -293,6 +301,32 @@ mod tests {
         }
         assert!(found("[a")[0].contains("no pattern"));
         assert!(found("s3://bucket/x")[0].contains("corpus fetch"));
+    }
+
+    #[test]
+    fn held_out_files_of_token_ids_are_found_only_where_they_are_spelled() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["x/data", "z", "heldout-2026"] {
+            place(
+                dir.path(),
+                &[&format!("{folder}/heldout-00000.parquet"), &format!("{folder}/train-00000.parquet")],
+            );
+        }
+        let found = |path: &str, tokenizer: Option<&str>| {
+            let tokenizer = tokenizer.map(str::to_owned);
+            let spec = SourceSpec { path: Paths::One(path.into()), tokenizer, ..SourceSpec::default() };
+            let files = find(&spec, dir.path(), Means::default()).unwrap();
+            let names: Vec<_> = files.iter().map(|file| last_part(&file.name).to_owned()).collect();
+            names
+        };
+        let (held, train) = ("heldout-00000.parquet", "train-00000.parquet");
+        for path in ["x", "x/data", "x/data/*.parquet", "x/*/*.parquet", "x/**", "z", "z/*", "heldout-2026"] {
+            assert_eq!(found(path, Some("t")), [train], "{path}");
+            assert_eq!(found(path, None), [held, train], "texts have no such files: {path}");
+        }
+        for path in ["x/data/heldout-00000.parquet", "z/heldout-*.parquet"] {
+            assert_eq!(found(path, Some("t")), [held], "{path}");
+        }
     }
 
     #[test]

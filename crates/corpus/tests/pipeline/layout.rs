@@ -84,6 +84,16 @@ fn every_stage_is_read_back_as_the_same_documents_without_the_held_out() {
     let expected = documents(&kitchen, "out", false);
     try_read(&kitchen, &format!("path = \"hub\"\n{licensed}"), "from-hub").unwrap();
     assert_eq!(documents(&kitchen, "from-hub", false), expected);
+    // By whatever way: a pattern, another name of the folder.
+    fs::create_dir(kitchen.path("z")).unwrap();
+    for entry in fs::read_dir(kitchen.path("hub/data")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), kitchen.path("z").join(entry.file_name())).unwrap();
+    }
+    for (n, path) in ["hub/data/*.parquet", "hub/*/*.parquet", "z"].into_iter().enumerate() {
+        try_read(&kitchen, &format!("path = \"{path}\"\n{licensed}"), &format!("way-{n}")).unwrap();
+        assert_eq!(documents(&kitchen, &format!("way-{n}"), false), expected, "{path}");
+    }
     let stage = kitchen.path("tokens");
     fetch(&to, &folder(&stage), &[Stage::Parquet], &[], None, SILENT).unwrap();
     try_read(&kitchen, &format!("path = \"tokens\"\n{licensed}"), "from-tokens").unwrap();
