@@ -255,9 +255,8 @@ fn combine(document: &str, answers: Vec<(Value, Range<usize>)>, schema: &Value) 
     let found = |places: &Places| places.values().filter(|p| p.is_some()).count();
     // Where fields depend on each other, one window's answer stays whole: the one with most in the document.
     let apart = schema["properties"].is_object()
-        && ["allOf", "anyOf", "oneOf", "$ref", "minProperties", "maxProperties"]
-            .iter()
-            .all(|key| schema.get(key).is_none());
+        && !is_narrowed(schema)
+        && ["minProperties", "maxProperties"].iter().all(|key| schema.get(key).is_none());
     let objects = located.iter().all(|(value, _)| value.is_object());
     if located.is_empty() || !apart || !objects {
         let best = located.into_iter().rev().max_by_key(|(_, places)| found(places));
@@ -284,8 +283,11 @@ fn combine(document: &str, answers: Vec<(Value, Range<usize>)>, schema: &Value) 
         let list = &schema["properties"][&name];
         let most = list["maxItems"].as_u64().map_or(usize::MAX, |n| n as usize);
         let least = list["minItems"].as_u64().unwrap_or(0) as usize;
-        // The places of some lists mean something; and one window's list stays as it is unless it should be the document's words.
-        let may_join = list["items"].is_object() && list.get("prefixItems").is_none();
+        // The places of some lists mean something, and of some more is said than how many items they have; and one window's list
+        // stays as it is unless it should be the document's words.
+        let plain =
+            !is_narrowed(list) && ["prefixItems", "contains"].iter().all(|key| list.get(key).is_none());
+        let may_join = list["items"].is_object() && plain && schema.get("patternProperties").is_none();
         let joined = if may_join && (located.len() > 1 || is_free_text(&list["items"])) {
             join_lists(&candidates, &field, most)
                 .filter(|(value, _)| value.as_array().is_some_and(|l| l.len() >= least))
@@ -302,6 +304,13 @@ fn combine(document: &str, answers: Vec<(Value, Range<usize>)>, schema: &Value) 
         }
     }
     (Value::Object(value), places)
+}
+
+/// Whether a schema says more of a value as a whole than its other keywords do: parts of values that it accepts, put together,
+/// may be a value that it refuses.
+fn is_narrowed(schema: &Value) -> bool {
+    const KEYWORDS: [&str; 8] = ["allOf", "anyOf", "oneOf", "$ref", "enum", "const", "not", "if"];
+    KEYWORDS.iter().any(|key| schema.get(key).is_some())
 }
 
 /// Whether values are texts in nobody's words but the document's.
@@ -440,6 +449,41 @@ mod tests {
             some
         );
         assert_eq!(of(some.clone(), &json!({ "items": { "enum": ["Ann", "Dan"] } })).0["list"], some);
+    }
+
+    #[test]
+    fn lists_of_which_a_schema_says_more_stay_as_they_are() {
+        let document = "Ann pays Bob; Bob pays Cid.";
+        let (half, all) = (document.len() / 2, document.len());
+        let more = [
+            json!({ "allOf": [{ "minItems": 2, "maxItems": 2 }] }),
+            json!({ "anyOf": [{ "minItems": 2, "maxItems": 2 }, { "maxItems": 0 }] }),
+            json!({ "oneOf": [{ "minItems": 2, "maxItems": 2 }, { "maxItems": 0 }] }),
+            json!({ "$ref": "#/$defs/two" }),
+            json!({ "enum": [["Ann", "Zed"], ["Bob", "Cid"], []] }),
+            json!({ "const": ["Ann", "Zed"] }),
+            json!({ "not": { "minItems": 3 } }),
+        ];
+        let lists = [json!(["Ann", "Zed"]), json!(["Bob", "Cid"])];
+        for more in more {
+            let mut list = json!({ "type": "array", "items": { "type": "string" } });
+            list.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let schema = json!({ "properties": { "list": list } });
+            let one = vec![(json!({ "list": lists[0] }), 0..all)];
+            assert_eq!(combine(document, one, &schema).0["list"], lists[0], "{schema}");
+            let two = vec![(json!({ "list": lists[0] }), 0..half), (json!({ "list": lists[1] }), half..all)];
+            assert_eq!(combine(document, two, &schema).0["list"], lists[1], "{schema}");
+        }
+        // Nor where another keyword of the object speaks of the list, or of the object as a whole.
+        let list = json!({ "type": "array", "items": { "type": "string" } });
+        let schema =
+            json!({ "properties": { "list": list }, "patternProperties": { "^l": { "minItems": 2 } } });
+        let one = vec![(json!({ "list": lists[0] }), 0..all)];
+        assert_eq!(combine(document, one, &schema).0["list"], lists[0]);
+        let wholes = [json!({ "a": "Ann", "b": "Zed" }), json!({ "a": "Eve", "b": "Bob" })];
+        let schema = json!({ "properties": { "a": {}, "b": {} }, "enum": wholes });
+        let two = vec![(wholes[0].clone(), 0..half), (wholes[1].clone(), half..all)];
+        assert!(wholes.contains(&combine(document, two, &schema).0));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!
 //! - `schema`: refuses what a schema says and nobody can hold to, and narrows what validators read in different ways;
 //! - `apart`: tells where `oneOf` is no more than `anyOf`;
+//! - `merged`: reckons what comes together on one value, and refuses what would have no end;
 //! - `closing`: follows the grammar beside `llguidance` and knows the shortest way to a whole document, whose tokens are kept
 //!   in reserve and forced when the limit nears;
 //! - `json_guard`: keeps numbers within what parsers hold exactly, and keys of an object apart;
@@ -13,6 +14,7 @@
 mod apart;
 mod closing;
 mod json_guard;
+mod merged;
 mod plan;
 mod schema;
 mod vocabulary;

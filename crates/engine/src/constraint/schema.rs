@@ -5,9 +5,10 @@
 //! - refuses keywords that nobody holds to here, with their place;
 //! - takes out annotations, and keywords that say nothing where they stand;
 //! - narrows what validators read in different ways: `.` in a pattern matches no line separator of any kind, formats are
-//!   patterns that the strictest validators accept. A narrower schema accepts less, never more.
+//!   patterns that the strictest validators accept. A narrower schema accepts less, never more;
+//! - refuses more for one value than can be compiled (`merged`).
 
-use super::{ConstraintError, apart::are_apart};
+use super::{ConstraintError, apart::are_apart, merged};
 use llguidance::{derivre::RegexBuilder, regex_to_lark};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
@@ -17,15 +18,6 @@ const DEEPEST: usize = 64;
 
 /// Schemas in all: they are followed by recursion, which takes room.
 const MOST_SCHEMAS: usize = 20_000;
-
-/// Patterns and formats that one value has to match: their product takes time and room beyond all bounds.
-const MOST_PATTERNS: usize = 8;
-
-/// Patterns of the keys of one object, for the same reason.
-const MOST_KEY_PATTERNS: usize = 32;
-
-/// Schemas that are looked at to count them.
-const MOST_LOOKED_AT: usize = 1000;
 
 /// Schemas that are looked at to tell alternatives apart, in all.
 const MOST_COMPARED: usize = 2_000_000;
@@ -102,6 +94,7 @@ pub fn prepare(schema: &Value) -> Result<Value, ConstraintError> {
             None => return Err(unsupported("$ref", &from, &format!("there is nothing at #{pointer}"))),
         }
     }
+    merged::check(&walk.root, schema)?;
     Ok(walk.root)
 }
 
@@ -143,7 +136,7 @@ pub fn explain(schema: &Value, message: &str, compile: impl Fn(&Value) -> Option
     ConstraintError::Schema(message.trim_start_matches("Unsatisfiable schema: ").to_string())
 }
 
-fn unsupported(keyword: &str, pointer: &str, why: &str) -> ConstraintError {
+pub(super) fn unsupported(keyword: &str, pointer: &str, why: &str) -> ConstraintError {
     ConstraintError::UnsupportedKeyword { keyword: keyword.into(), pointer: pointer.into(), why: why.into() }
 }
 
@@ -175,7 +168,7 @@ fn take_out(schema: &mut Value, pointer: &str) {
     }
 }
 
-fn escape(key: &str) -> String {
+pub(super) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
@@ -225,10 +218,6 @@ impl Walk {
                 return Err(ConstraintError::Schema(format!("{at} is neither an object nor true or false")));
             }
         };
-        if map.contains_key("allOf") && patterns_at_once(&self.original, schema, &mut 0) > MOST_PATTERNS {
-            let why = format!("more than {MOST_PATTERNS} patterns and formats for one value");
-            return Err(unsupported("allOf", &format!("{pointer}/allOf"), &why));
-        }
         let mut out = Map::new();
         for (key, value) in map {
             let at = format!("{pointer}/{}", escape(key));
@@ -287,8 +276,9 @@ impl Walk {
         let kept = match key {
             "properties" | "patternProperties" => {
                 let Value::Object(map) = value else { return Ok(Some(value.clone())) };
-                if key == "patternProperties" && map.len() > MOST_KEY_PATTERNS {
-                    return Err(unsupported(key, at, &format!("more than {MOST_KEY_PATTERNS} patterns")));
+                if key == "patternProperties" && map.len() > merged::MOST_KEY_PATTERNS {
+                    let why = format!("more than {} patterns", merged::MOST_KEY_PATTERNS);
+                    return Err(unsupported(key, at, &why));
                 }
                 let mut out = Map::new();
                 for (name, schema) in map {
@@ -343,27 +333,6 @@ impl Walk {
         };
         Ok(Some(kept))
     }
-}
-
-/// Patterns and formats that a value has to match at once; too many when they cannot be counted in time.
-fn patterns_at_once(root: &Value, schema: &Value, looked_at: &mut usize) -> usize {
-    *looked_at += 1;
-    if *looked_at > MOST_LOOKED_AT {
-        return MOST_PATTERNS + 1;
-    }
-    let Value::Object(map) = schema else { return 0 };
-    let own = ["pattern", "format"].iter().filter(|key| map.contains_key(**key)).count();
-    let list = |key: &str| map.get(key).and_then(Value::as_array).into_iter().flatten();
-    let mut all = own;
-    let target = map.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
-    for part in list("allOf").chain(target.and_then(|pointer| root.pointer(pointer))) {
-        all += patterns_at_once(root, part, looked_at);
-        if all > MOST_PATTERNS {
-            return all;
-        }
-    }
-    let alternatives = list("anyOf").chain(list("oneOf"));
-    all + alternatives.map(|one| patterns_at_once(root, one, looked_at)).max().unwrap_or(0)
 }
 
 /// Whether a keyword changes nothing where it stands.
@@ -489,13 +458,15 @@ fn has_inexact(value: &Value) -> bool {
 }
 
 /// A fragment's own characters: `%25` is a percent sign.
-fn percent_decode(text: &str) -> String {
+pub(super) fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
         let hex = after
             .get(..2)
             .and_then(|h| std::str::from_utf8(h).ok())
+            // A sign is no digit.
+            .filter(|h| !h.starts_with('+'))
             .and_then(|h| u8::from_str_radix(h, 16).ok());
         match (first, hex) {
             (b'%', Some(byte)) => {
@@ -588,5 +559,6 @@ mod tests {
             json!({ "properties": { "a%b": { "$ref": "#/properties/a%25b" }, "c": { "$ref": "#" } } });
         assert!(prepare(&schema).is_ok());
         assert!(refused(json!({ "$ref": "#/none" })).contains("there is nothing at #/none"));
+        assert_eq!(percent_decode("%64%+5%2x%25"), "d%+5%2x%");
     }
 }

@@ -298,6 +298,86 @@ fn schemas_that_would_take_too_long_come_to_an_end() {
     assert_eq!(draw(&tokenizer, &grammar, 20, 0).1, FinishReason::Length);
 }
 
+/// Schemas of a kilobyte or two of which too much comes together on one value, by the keyword that brings it there.
+fn without_end() -> Vec<(&'static str, Value)> {
+    let pattern = |i: usize| json!({ "type": "string", "pattern": format!(".*a.*{i}.*") });
+    let all = |of: &dyn Fn(usize) -> Value| json!({ "allOf": (0..12).map(of).collect::<Vec<Value>>() });
+    let list = |i: usize| json!({ "type": "array", "items": pattern(i) });
+    let object = |i: usize, key: &str| json!({ "type": "object", key: { "x": pattern(i) } });
+    let nested = |key: &str| {
+        let one = |inner, i| json!({ "type": "string", "pattern": format!(".*a.*{i}.*"), key: [inner] });
+        (1..12).fold(pattern(0), one)
+    };
+    let beside = |target: String, i: usize| json!({ "$ref": target, "pattern": format!(".*a.*{i}.*") });
+    let mut row: serde_json::Map<String, Value> =
+        (0..12).map(|i| (format!("d{i}"), beside(format!("#/$defs/d{}", i + 1), i))).collect();
+    row.insert("d12".into(), pattern(12));
+    let defs: serde_json::Map<String, Value> = (0..12).map(|i| (format!("d{i}"), pattern(i))).collect();
+    let mut encoded = all(&|i| json!({ "$ref": format!("#/%24defs/%64{i}") }));
+    encoded["$defs"] = json!(defs);
+    // Both parts of each are copies of the next.
+    let copy = |i: usize, name: &str| json!({ "$ref": format!("#/$defs/d{}", i + 1), "required": [name] });
+    let mut copies: serde_json::Map<String, Value> = (0..30)
+        .map(|i| {
+            (
+                format!("d{i}"),
+                json!({ "type": "object", "properties": { "a": copy(i, "a"), "b": copy(i, "b") } }),
+            )
+        })
+        .collect();
+    copies.insert("d30".into(), json!({ "type": "object" }));
+    let again = |i: usize| vec![json!({ "$ref": format!("#/$defs/d{}", i + 1) }); 2];
+    let mut doubled: serde_json::Map<String, Value> =
+        (0..28).map(|i| (format!("d{i}"), json!({ "allOf": again(i) }))).collect();
+    doubled.insert("d28".into(), json!({ "const": "a" }));
+    let mut other = all(&|i| json!({ "type": "object", "additionalProperties": pattern(i) }));
+    other["properties"] = json!({ "x": { "type": "string" } });
+    vec![
+        ("anyOf", nested("anyOf")),
+        ("oneOf", nested("oneOf")),
+        ("allOf", nested("allOf")),
+        ("$ref", json!({ "$ref": "#/$defs/d0", "$defs": row })),
+        ("allOf", encoded),
+        ("allOf", all(&|i| object(i, "properties"))),
+        ("allOf", all(&|i| object(i, "patternProperties"))),
+        ("allOf", all(&|i| json!({ "type": "object", "properties": { "y": object(i, "properties") } }))),
+        ("allOf", all(&list)),
+        ("allOf", all(&|i| json!({ "type": "array", "items": [pattern(i)] }))),
+        ("allOf", all(&|i| json!({ "type": "array", "prefixItems": [{}, list(i)] }))),
+        (
+            "allOf",
+            all(&|i| json!({ "type": "array", "prefixItems": vec![json!({}); i], "items": pattern(i) })),
+        ),
+        ("allOf", other),
+        ("allOf", all(&|i| json!({ "anyOf": [pattern(i), { "type": "null" }] }))),
+        (
+            "allOf",
+            json!({ "allOf": vec![json!({ "anyOf": [pattern(1), pattern(2), pattern(3), pattern(4)] }); 6] }),
+        ),
+        ("$ref", json!({ "$ref": "#/$defs/d0", "$defs": copies })),
+        ("multipleOf", json!({ "properties": { "a": { "type": "integer", "multipleOf": 1000003 } } })),
+        ("allOf", json!({ "$ref": "#/$defs/d0", "$defs": doubled })),
+    ]
+}
+
+#[test]
+fn what_would_come_together_without_end_is_refused_at_once() {
+    let tokenizer = tokenizer();
+    let vocabulary = std::sync::Arc::new(vocabulary(&tokenizer));
+    for (keyword, schema) in without_end() {
+        let (told, refused) = std::sync::mpsc::channel();
+        let (vocabulary, text) = (vocabulary.clone(), schema.to_string());
+        std::thread::spawn(move || {
+            told.send(vocabulary.compile(&ConstraintSpec::JsonSchema(schema)).err()).unwrap();
+        });
+        let refused = refused.recv_timeout(std::time::Duration::from_secs(20));
+        let refused = refused.unwrap_or_else(|_| panic!("no end: {text}"));
+        let told = refused.unwrap_or_else(|| panic!("not refused: {text}")).to_string();
+        let expected = format!("unsupported keyword: {keyword} at ");
+        assert!(told.starts_with(&expected) && told.contains("/") && told.contains(" ("), "{text}: {told}");
+    }
+}
+
 #[test]
 fn documents_of_random_schemas_parse_validate_and_end_in_time() {
     let tokenizer = tokenizer();
