@@ -6,10 +6,7 @@ use std::fmt::Write;
 /// A name or another text from outside as Markdown that shows it as it is, in a line or a cell. What means nothing where it stands,
 /// such as an underscore within a word, is left alone.
 pub fn text(plain: &str) -> String {
-    let characters: Vec<char> = plain
-        .chars()
-        .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c })
-        .collect();
+    let characters: Vec<char> = plain.chars().map(|c| if ends_a_line(c) { ' ' } else { c }).collect();
     let at = |place: Option<usize>| place.and_then(|place| characters.get(place)).copied();
     let in_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     let mut out = String::with_capacity(plain.len());
@@ -35,9 +32,14 @@ pub fn text(plain: &str) -> String {
     out
 }
 
+/// Whether a character may end a line, or is none to be shown.
+fn ends_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 /// A text from outside as code, within a line.
 pub fn code(plain: &str) -> String {
-    if plain.contains('`') || plain.contains(char::is_control) || plain.is_empty() {
+    if plain.contains('`') || plain.contains(ends_a_line) || plain.is_empty() {
         text(plain)
     } else {
         format!("`{plain}`")
@@ -133,7 +135,7 @@ mod tests {
             name in r"[a_*`~<>|!\[\]()#&;: /\\\n\-=+.0-9]{0,24}|\PC{0,12}",
         ) {
             let name = format!("x{name}");
-            let expected: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let expected: String = name.chars().map(|c| if ends_a_line(c) { ' ' } else { c }).collect();
             for markdown in [format!("## Of {}\n", text(&name)), table(&["h"], &[vec![name.clone()]])] {
                 let (shown, plain) = seen(&markdown);
                 prop_assert!(plain, "{markdown}");
