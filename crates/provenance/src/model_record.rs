@@ -270,10 +270,14 @@ impl ModelRecord {
         let path = folder.join(FILE_NAME);
         match fs::read(&path) {
             Ok(json) => Self::from_json(&json),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // A folder that is not there is another matter than one without a record.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
                 Err(ModelRecordError::Missing { folder: folder.into() })
             }
-            Err(source) => Err(ModelRecordError::File { action: "read", path, source }),
+            Err(source) => {
+                let path = if folder.is_dir() { path } else { folder.into() };
+                Err(ModelRecordError::File { action: "read", path, source })
+            }
         }
     }
 
@@ -428,6 +432,8 @@ mod tests {
     fn what_is_no_model_record_is_refused_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(ModelRecord::read(dir.path()), Err(ModelRecordError::Missing { .. })));
+        let nowhere = ModelRecord::read(&dir.path().join("nowhere")).unwrap_err().to_string();
+        assert!(nowhere.starts_with("cannot read ") && nowhere.contains("nowhere: "), "{nowhere}");
         let old = serde_json::json!({ "version": 9, "kind": "model" }).to_string();
         assert!(matches!(
             ModelRecord::from_json(old.as_bytes()),
