@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures `blackletter extract` on held-out examples: exact match, and F1 of fields, beside the model's answers without a schema.
 
-    python scripts/evaluate_extract.py EXAMPLES.jsonl [--model DIR] [--limit 100]
+    python scripts/evaluate_extract.py EXAMPLES.jsonl [--model DIR] [--limit 100] [--record extract]
 
 EXAMPLES are lines as `blackletter dataset sft` writes them; those of kind `extract_json` are used. A schema is made of the fields that an
 example asks for: lists of texts for parties and amounts, a text or null for others. Both answers are the most likely ones, and both
@@ -16,6 +16,7 @@ import pathlib
 import subprocess
 import tempfile
 
+from measurement import record
 from serving import PROGRAM
 
 LISTS = {"parties", "amounts"}
@@ -90,6 +91,7 @@ def main():
     parser.add_argument("examples")
     parser.add_argument("--model")
     parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--record", metavar="NAME", help="write what was found to docs/measurements/NAME.json")
     options = parser.parse_args()
     with open(options.examples) as file:
         examples = [e for e in map(json.loads, file) if e["kind"] == "extract_json"][: options.limit]
@@ -100,13 +102,17 @@ def main():
     names = [f for f in ("title", "citation", "date", "parties", "amounts") if any(f in r for r in right)]
     print(f"| {len(examples)} examples | exact match % | F1 % |" + "".join(f" {name} |" for name in names))
     print("|---|--:|--:|" + "--:|" * len(names))
+    found = []
     for name, given in rows.items():
         exact, f1 = judge(list(zip(right, given)))
         by_field = []
+        found.append(dict(answers=name, exact=exact, f1=f1))
         for field in names:
             pairs = [({field: r[field]}, {field: g[field]} if isinstance(g, dict) and field in g else None) for r, g in zip(right, given) if field in r]
             by_field.append(f" {100 * judge(pairs)[1]:.1f} |")
         print(f"| {name} | {100 * exact:.1f} | {100 * f1:.1f} |" + "".join(by_field))
+    if options.record:
+        record(options.record, dict(examples=len(examples), rows=found))
 
 
 if __name__ == "__main__":

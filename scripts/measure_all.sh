@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measure everything that docs/benchmarks.md shows, and write the page anew. About 90 minutes; nothing else may run meanwhile.
 #
-#     scripts/measure_all.sh [GROUP...]     # inference serving training constraint ranks trace corpus encoding transformers agreements build gpu
+#     scripts/measure_all.sh [GROUP...]     # inference serving training constraint ranks trace corpus encoding transformers extract agreements build gpu
 #
 # What the peers need is named by variables; a group whose peer is missing says so and is left out:
 #
@@ -16,7 +16,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 groups=("$@")
-[ $# -gt 0 ] || groups=(inference serving training constraint ranks trace corpus encoding transformers agreements build)
+[ $# -gt 0 ] || groups=(inference serving training constraint ranks trace corpus encoding transformers extract agreements build)
 python=${PYTHON:-target/python/bin/python}
 nano=${NANO:-target/nano}
 geometry=kl3m-002-520m
@@ -91,6 +91,9 @@ if wants transformers "$python" "$nano/evals"; then
         --set schedule.cooldown=8 --set evaluation.every=0 --set samples.every=0
     RECORD=peft "$python" scripts/check_peft.py models/nano "$adapter/run/adapter"
     rm -r "$adapter"
+fi
+if wants extract "$nano/validation.jsonl"; then
+    python3 scripts/evaluate_extract.py "$nano/validation.jsonl" --record extract
 fi
 if wants agreements ../shared/corpus; then
     RECORD=agreements scripts/finetune_agreements.sh
