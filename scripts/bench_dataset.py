@@ -5,7 +5,7 @@
 
 Run it alone on the machine. Standard library only.
 """
-import argparse, json, pathlib, re, resource, subprocess, tempfile, time
+import argparse, json, pathlib, subprocess, tempfile, time
 
 from measurement import record
 
@@ -27,9 +27,7 @@ def main():
                 start = time.perf_counter()
                 done = subprocess.run([a.binary, *command, *to], check=True, capture_output=True, text=True)
                 times.append(time.perf_counter() - start)
-            # The most of all commands so far.
-            memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
-            rows.append(dict(command=what, seconds=min(times), memory_mib=memory))
+            rows.append(dict(command=what, seconds=min(times)))
             print(f"{what}: {min(times):.2f} s", flush=True)
             return done.stdout
 

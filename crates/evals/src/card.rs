@@ -177,6 +177,22 @@ fn data(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
             sources(&of)
         )?;
     }
+    examples(out, record)?;
+    for base in record.bases() {
+        writeln!(
+            out,
+            "\n### Before that\n\nThe training began with the weights of {}.\n",
+            text(&base.sentence())
+        )?;
+        if let Some(record) = &base.record {
+            writeln!(out, "{}", sources(&record.sources.iter().collect::<Vec<_>>()))?;
+            examples(out, record)?;
+        }
+    }
+    Ok(())
+}
+
+fn examples(out: &mut String, record: &ModelRecord) -> std::fmt::Result {
     if !record.supervised.is_empty() {
         let rows: Vec<Vec<String>> = record
             .supervised
@@ -304,9 +320,10 @@ mod tests {
     use super::*;
     use crate::report::tests::measured;
     use blackletter_provenance::{
-        CorpusUse, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION, ModelFile, ModelIdentity,
-        RecordKind, Training,
+        BaseModel, CorpusUse, DocumentList, Generator, HeldOut, MODEL_RECORD_VERSION, ModelFile,
+        ModelIdentity, RecordKind, Training,
     };
+    use std::path::Path;
 
     pub(crate) fn record() -> ModelRecord {
         ModelRecord {
@@ -411,6 +428,19 @@ mod tests {
             told,
             ["nano, q4", "nano (other weights)", "nano, q4"].map(|title| format!("perplexity of {title}"))
         );
+    }
+
+    #[test]
+    fn a_model_trained_further_tells_what_it_began_with() {
+        let mut further = record();
+        assert!(!card(&further, &[], &CardOptions::default()).contains("Before that"));
+        let base = BaseModel { record: Some(Box::new(record())), ..BaseModel::named(Path::new("first")) };
+        further.base = Some(Box::new(base));
+        further.sources[0].dataset = "mine".into();
+        let text = card(&further, &[], &CardOptions::default());
+        let (own, before) = text.split_once("### Before that").unwrap();
+        assert!(own.contains("| mine |") && !own.contains("| usc |"), "{own}");
+        assert!(before.contains("began with the weights of first") && before.contains("| usc |"), "{before}");
     }
 
     #[test]

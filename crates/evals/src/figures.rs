@@ -8,7 +8,9 @@ use blackletter_figures::{FONT, Figure, FigureError, Picture, render, text_width
 use plotters::{
     chart::ChartBuilder,
     coord::Shift,
-    prelude::{Color, DrawingArea, DrawingBackend, PathElement, RGBColor, Rectangle, Text, WHITE},
+    prelude::{
+        Color, DrawingArea, DrawingBackend, PathElement, RGBColor, Rectangle, Text, ViridisRGB, WHITE,
+    },
     style::{
         BLACK, IntoFont, ShapeStyle,
         text_anchor::{HPos, Pos, VPos},
@@ -24,19 +26,6 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(213, 94, 0),
     RGBColor(120, 120, 120),
-];
-/// From light to dark by way of green (viridis, backwards), for what has an order and for more than the colours above.
-const RAMP: [RGBColor; 10] = [
-    RGBColor(253, 231, 37),
-    RGBColor(180, 222, 44),
-    RGBColor(109, 205, 89),
-    RGBColor(53, 183, 121),
-    RGBColor(31, 158, 137),
-    RGBColor(38, 130, 142),
-    RGBColor(49, 104, 142),
-    RGBColor(62, 74, 137),
-    RGBColor(72, 40, 120),
-    RGBColor(68, 1, 84),
 ];
 
 /// Groups that are drawn at most.
@@ -59,18 +48,10 @@ const FREE: u32 = 8;
 /// Lines of a name.
 const LINES: usize = 4;
 
-/// So many colours in the order of the ramp.
+/// So many colours from light to dark, for what has an order and for more than the colours above.
 fn ramp(parts: usize) -> Vec<RGBColor> {
-    let between = |place: f64| {
-        let from = (place as usize).min(RAMP.len() - 2);
-        let (low, high) = (RAMP[from], RAMP[from + 1]);
-        let mix = |a: u8, b: u8| {
-            (f64::from(a) + (place - from as f64) * (f64::from(b) - f64::from(a))).round() as u8
-        };
-        RGBColor(mix(low.0, high.0), mix(low.1, high.1), mix(low.2, high.2))
-    };
     let last = parts.saturating_sub(1).max(1) as f64;
-    (0..parts).map(|part| between(part as f64 / last * (RAMP.len() - 1) as f64)).collect()
+    (0..parts).map(|part| ViridisRGB::get_color(1.0 - part as f64 / last)).collect()
 }
 
 /// Bars of several series side by side for each group, with intervals. `unit` is written at the axis.

@@ -2,7 +2,7 @@
 
 use crate::EvalError;
 use blackletter_engine::{ModelFiles, Pipeline};
-use blackletter_provenance::hash::FileHash;
+use blackletter_provenance::{folder_name, hash::FileHash};
 use serde::{Deserialize, Serialize};
 use std::{fs::File, path::Path};
 
@@ -131,7 +131,7 @@ fn adapter(files: &ModelFiles) -> Result<Option<Adapter>, EvalError> {
 /// A directory's own name; any other name as it is.
 fn shown_name(name: &str) -> String {
     let path = Path::new(name);
-    path.canonicalize().map_or_else(|_| name.to_owned(), |path| file_name(&path))
+    if path.exists() { folder_name(path) } else { name.to_owned() }
 }
 
 fn file_name(path: &Path) -> String {

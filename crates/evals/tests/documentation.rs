@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use blackletter_evals::markdown::whole;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 use std::{env, fs, path::Path};
@@ -9,20 +10,12 @@ use std::{env, fs, path::Path};
 /// A number with so many digits after the point, and commas between thousands.
 fn number(value: f64, digits: usize) -> String {
     let text = format!("{:.digits$}", value.abs());
-    let (whole, rest) = text.split_once('.').map_or((&*text, String::new()), |(w, r)| (w, format!(".{r}")));
-    let mut out = String::new();
-    for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    let sign = if value < 0.0 && out.chars().chain(rest.chars()).any(|c| c.is_ascii_digit() && c != '0') {
-        "−"
-    } else {
-        ""
-    };
-    format!("{sign}{out}{rest}")
+    let (before, after) =
+        text.split_once('.').map_or((&*text, None), |(before, after)| (before, Some(after)));
+    let sign =
+        if value < 0.0 && text.contains(|c: char| c.is_ascii_digit() && c != '0') { "−" } else { "" };
+    let after = after.map(|after| format!(".{after}")).unwrap_or_default();
+    format!("{sign}{}{after}", whole(before.parse().unwrap()))
 }
 
 fn environment() -> Environment<'static> {

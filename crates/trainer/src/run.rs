@@ -13,10 +13,10 @@ use crate::{
     samples::{self, Sample, Sampler},
     setup::{
         CHECKPOINTS, CONFIG, DATASET, LOCK, Plan, Progress, check_resumed, keep_base, prepare_directory,
+        whole,
     },
     step::GlobalGradient,
 };
-use blackletter_corpus::shards::write_whole;
 use blackletter_dataset::{Kind, TokenStore};
 use blackletter_kernels::{Isa, Pool, gemm_rate};
 use blackletter_model::{
@@ -24,7 +24,7 @@ use blackletter_model::{
     decoder::{Decoder, LossOptions, Place, product_rate, use_threads},
 };
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -443,11 +443,6 @@ fn write_inputs(config: &RunConfig, store: &TokenStore, model: &MixtralConfig) -
     // Last: where it is, the directory is a run.
     let path = run.join(CONFIG);
     whole(&path, config.to_toml().as_bytes())
-}
-
-/// A run that goes on is held against these files: one that is killed meanwhile must not leave half of one.
-fn whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    write_whole(path, bytes).map_err(|e| TrainError::file("write", path)(io::Error::other(e)))
 }
 
 /// Floating-point operations per second that products reach on the run's device, measured.

@@ -109,6 +109,14 @@ pub fn geometry(name: &str) -> Result<MixtralConfig, TrainError> {
     }
 }
 
+/// Writes a file that a run which goes on is held against: one that is killed meanwhile must not leave half of one.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    write_whole(path, bytes).map_err(|e| TrainError::file("write", path)(io::Error::other(e)))
+}
+
 /// Checks that a run that goes on does so from the model that it was begun from, by the hashes of its files; keeps what is known of that
 /// model in a run that begins.
 ///
@@ -130,7 +138,7 @@ pub fn keep_base(config: &RunConfig, resume: bool) -> Result<(), TrainError> {
         None => {
             let json = serde_json::to_vec_pretty(&now).map_err(|e| failed(&e))?;
             let path = config.run.join(BASE);
-            write_whole(&path, &json).map_err(|e| TrainError::file("write", &path)(io::Error::other(e)))
+            whole(&path, &json)
         }
     }
 }

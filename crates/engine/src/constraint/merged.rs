@@ -6,8 +6,9 @@
 
 use super::{
     ConstraintError,
-    schema::{escape, percent_decode, unsupported},
+    schema::{escape, unsupported},
 };
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
 
@@ -18,7 +19,7 @@ const MOST_PATTERNS: usize = 8;
 const MOST_CHOSEN: u64 = 512;
 
 /// Patterns of the keys of one object, for the same reason.
-pub(super) const MOST_KEY_PATTERNS: usize = 32;
+const MOST_KEY_PATTERNS: usize = 32;
 
 /// The digits of what numbers have to be multiples of, without the point, added up: automata have a state for each remainder.
 const MOST_REMAINDERS: u64 = 100_000;
@@ -92,8 +93,12 @@ pub fn check(prepared: &Value, original: &Value) -> Result<(), ConstraintError> 
         if let Err(TooMuch { at, why }) = copies {
             let pointer = pointer_to(prepared, at).unwrap_or_default();
             let given = original.pointer(&pointer).unwrap_or(at);
-            let brings =
-                |map: &Value| BRINGING.into_iter().chain(["multipleOf"]).find(|key| map.get(*key).is_some());
+            let brings = |map: &Value| {
+                BRINGING
+                    .into_iter()
+                    .chain(["multipleOf", "patternProperties"])
+                    .find(|key| map.get(*key).is_some())
+            };
             return Err(match brings(given).or_else(|| brings(at)) {
                 Some(keyword) => unsupported(keyword, &format!("{pointer}/{keyword}"), &why),
                 None => ConstraintError::Schema(format!("at #{pointer}, {why}")),
@@ -399,7 +404,7 @@ fn many(list: &Value) -> usize {
 }
 
 fn target_of<'s>(root: &'s Value, target: &Value) -> Option<&'s Value> {
-    root.pointer(&percent_decode(target.as_str()?.strip_prefix('#')?))
+    root.pointer(&percent_decode_str(target.as_str()?.strip_prefix('#')?).decode_utf8_lossy())
 }
 
 /// How many schemas meet, at most, when one of each choice is taken.

@@ -1,7 +1,7 @@
 //! [CycloneDX 1.7](https://cyclonedx.org/docs/1.7/json/).
 
 use super::{BomOptions, learned_from, source_id, timestamp, uuid, version};
-use crate::{Derivation, DerivedFrom, InputKind, ModelFile, ModelRecord, SourceUse};
+use crate::{Derivation, DerivedFrom, InputKind, ModelFile, ModelRecord, SourceUse, SupervisedUse};
 use serde_json::{Value, json};
 
 /// The bill of a model: the model with its card, its files, and its sources as components of data.
@@ -9,8 +9,7 @@ pub fn cyclonedx(record: &ModelRecord, options: &BomOptions) -> Value {
     let model = &record.model;
     let mut components: Vec<Value> = record.sources.iter().map(|source| data(record, source)).collect();
     components.extend(record.supervised.iter().map(|examples| {
-        let name =
-            format!("examples of {} from {} under {}", examples.kind, examples.dataset, examples.license);
+        let name = name_of(examples);
         json!({
             "type": "data",
             "bom-ref": format!("examples:{}:{}:{}", examples.kind, examples.dataset, examples.license),
@@ -114,6 +113,10 @@ fn properties(pairs: &[(&str, String)]) -> Value {
         .collect()
 }
 
+fn name_of(examples: &SupervisedUse) -> String {
+    format!("examples of {} from {} under {}", examples.kind, examples.dataset, examples.license)
+}
+
 fn licenses(expression: &str) -> Value {
     json!([{ "expression": expression }])
 }
@@ -151,10 +154,8 @@ fn pedigree(record: &ModelRecord) -> Option<Value> {
         if let Some(record) = &base.record {
             let of = |source: &SourceUse| data(record, source)["data"][0].clone();
             let mut datasets: Vec<Value> = record.sources.iter().map(of).collect();
-            datasets.extend(record.supervised.iter().map(|e| {
-                let name = format!("examples of {} from {} under {}", e.kind, e.dataset, e.license);
-                json!({ "type": "dataset", "name": name })
-            }));
+            let of = |examples| json!({ "type": "dataset", "name": name_of(examples) });
+            datasets.extend(record.supervised.iter().map(of));
             component["modelCard"] = json!({ "modelParameters": { "datasets": datasets } });
             if let Some(license) = &record.model.license {
                 component["licenses"] = licenses(license);
